@@ -1,0 +1,114 @@
+//! What a row holds: its fields, their element types and shapes.
+
+use crate::Dtype;
+use serde::{Deserialize, Serialize};
+
+/// One column: a name, an element type, and the shape that each row has in it (empty for a scalar).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// The column's name, unique in its schema.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape of one row, without the batch dimension; empty for a scalar.
+    pub shape: Vec<usize>,
+}
+
+impl Field {
+    /// A field named `name` of `dtype` whose rows have `shape`.
+    pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), dtype, shape: shape.into() }
+    }
+
+    /// Elements in one row: the product of the shape, 1 for a scalar.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.elements() * self.dtype.size_bytes()
+    }
+}
+
+/// The fields of a row, in order. A row travels as one byte slice a field, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    fields: Vec<Field>,
+}
+
+impl Schema {
+    /// A schema of `fields`.
+    ///
+    /// # Errors
+    /// [`SchemaError`] when there is no field, when two share a name, or when a field has no bytes.
+    pub fn new(fields: Vec<Field>) -> Result<Self, SchemaError> {
+        if fields.is_empty() {
+            return Err(SchemaError::Empty);
+        }
+        for (i, field) in fields.iter().enumerate() {
+            if fields[..i].iter().any(|other| other.name == field.name) {
+                return Err(SchemaError::Repeated { name: field.name.clone() });
+            }
+            if field.row_bytes() == 0 {
+                return Err(SchemaError::NoBytes { name: field.name.clone(), shape: field.shape.clone() });
+            }
+        }
+        Ok(Self { fields })
+    }
+
+    /// The row of one (possibly n-step) transition, in the order `obs`, `action`, `reward`, `discount`, `next_obs`.
+    ///
+    /// `obs` and `action` are (dtype, shape of one row). `reward` is the n-step return Σ γⁱ rᵢ and `discount` is
+    /// γᵏ·(1 − terminated), both f32 scalars, so that a learner's target is `reward + discount · V(next_obs)` without
+    /// its knowing n, or how the episode ended.
+    ///
+    /// # Errors
+    /// [`SchemaError::NoBytes`] when a shape has a zero in it.
+    pub fn transition(obs: (Dtype, &[usize]), action: (Dtype, &[usize])) -> Result<Self, SchemaError> {
+        Self::new(vec![
+            Field::new("obs", obs.0, obs.1),
+            Field::new("action", action.0, action.1),
+            Field::new("reward", Dtype::F32, []),
+            Field::new("discount", Dtype::F32, []),
+            Field::new("next_obs", obs.0, obs.1),
+        ])
+    }
+
+    /// The fields, in the order in which a row's slices are given.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The position of the field called `name`.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// Bytes of one row, all fields together, without padding.
+    pub fn row_bytes(&self) -> usize {
+        self.fields.iter().map(Field::row_bytes).sum()
+    }
+}
+
+/// Why a schema was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// No field was given.
+    #[error("a schema needs at least one field")]
+    Empty,
+    /// Two fields have one name.
+    #[error("two fields are called '{name}'; give each a name of its own")]
+    Repeated {
+        /// The name.
+        name: String,
+    },
+    /// A field's rows would hold nothing.
+    #[error("field '{name}' of shape {shape:?} holds no element; every dimension must be at least 1")]
+    NoBytes {
+        /// The field's name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+}

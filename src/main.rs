@@ -1,0 +1,2 @@
+//! The rl-train binary.
+fn main() {}
