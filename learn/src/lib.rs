@@ -1,1 +1,39 @@
-//! Learn.
+//! Networks, normalization, optimizers, schedules and the learner, on libtorch: the only crate that names `tch`.
+//!
+//! The pieces, in the order in which an update meets them:
+//!
+//! * [`Staging`] holds one batch in fixed memory, on the host and on the device, and hands it out as a [`MiniBatch`];
+//! * [`Agent`] is what an algorithm implements: act, update, visit; it builds on [`Mlp`], [`BatchNorm1d`], the losses in
+//!   [`loss`], the [`Optimizer`]s, [`Schedule`]s and the target-network updates in [`target`];
+//! * [`Learner`] is the machinery around it: sample, stage, update, write priorities back.
+//!
+//! Nothing on that path reads a value back from the device; scalars are tensors until somebody logs them.
+
+mod agent;
+pub mod device;
+//mod learner;
+pub mod loss;
+mod mlp;
+mod module;
+mod norm;
+mod optim;
+mod schedule;
+mod shim;
+mod staging;
+mod state;
+pub mod target;
+
+pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update};
+//pub use learner::{Learner, LearnerError};
+pub use mlp::{Activation, Linear, Mlp, MlpConfig};
+pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
+pub use norm::{BatchNorm1d, Phase};
+pub use optim::{Optimizer, OptimizerConfig, clip_norm};
+pub use schedule::Schedule;
+pub use shim::{ShimError, keep_freed_memory};
+pub use staging::{MiniBatch, Staging};
+pub use state::visit_tensor;
+
+// The crates above name what they need of the crates below through here, so that one arrow is enough.
+pub use rl_minibatch::{Dtype, Rng, Schema, SchemaError, StateError, StateVisitor, scalar, scope, value};
+pub use tch::{Device, Kind, Tensor, no_grad};

@@ -1,0 +1,315 @@
+//! Deep deterministic policy gradient (Lillicrap et al. 2015, "Continuous control with deep reinforcement learning").
+//!
+//! A critic Q(s, a) learns from targets of slowly following copies, y = r + discount · Q′(s′, μ′(s′)); an actor μ(s) climbs
+//! Q(s, μ(s)). The action enters the critic at its second layer, output layers start within ±3·10⁻³, and batch normalization,
+//! where switched on, stands on the observation, on all layers of the actor, and on the critic's layers before the
+//! action (section 7 of the paper).
+
+use crate::noise::NoiseState;
+use crate::{AlgoConfig, Noise, check_hidden, refuse};
+use rand::RngExt;
+use rl_learn::loss::{Loss, weighted_mean};
+use rl_learn::target::TargetPair;
+use rl_learn::{
+    ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig, Mode,
+    Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
+    clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Bound of the output layers' uniform initialisation (section 7 of the paper).
+const OUTPUT_BOUND: f64 = 3e-3;
+
+/// DDPG's keys.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DdpgConfig {
+    /// Width of each hidden layer, of the actor and of the critic; the critic needs at least one.
+    pub hidden: Vec<i64>,
+    /// Whether batch normalization stands where the paper has it.
+    pub batch_norm: bool,
+    /// Learning rate of the actor, a number or a schedule over updates.
+    pub actor_learning_rate: Schedule,
+    /// Learning rate of the critic, a number or a schedule over updates.
+    pub critic_learning_rate: Schedule,
+    /// Optimizer of the actor: { kind = "adam" }, "adamw", "rmsprop" or "sgd", with PyTorch's parameters.
+    pub actor_optimizer: OptimizerConfig,
+    /// Optimizer of the critic (the paper adds weight_decay = 0.01).
+    pub critic_optimizer: OptimizerConfig,
+    /// Function of the critic's temporal-difference error: "mse" or "huber".
+    pub loss: Loss,
+    /// Largest 2-norm of each network's gradient; 0 for no limit.
+    pub max_grad_norm: f64,
+    /// Part of the way that the target networks go to the online ones at each update.
+    pub tau: f64,
+    /// Exploration: { kind = "gaussian", sigma = S } or { kind = "ornstein-uhlenbeck", sigma = S, theta = T }, in units of
+    /// half the action's range.
+    pub noise: Noise,
+}
+
+impl Default for DdpgConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![400, 300],
+            batch_norm: false,
+            actor_learning_rate: Schedule::Constant(1e-3),
+            critic_learning_rate: Schedule::Constant(1e-3),
+            actor_optimizer: OptimizerConfig::adam(),
+            critic_optimizer: OptimizerConfig::adam(),
+            loss: Loss::Mse,
+            max_grad_norm: 0.0,
+            tau: 0.005,
+            noise: Noise::Gaussian { sigma: 0.1 },
+        }
+    }
+}
+
+/// μ(s), in units of half the action's range: `[B, O]` → `[B, A]` within ±1.
+struct Actor {
+    mlp: Mlp,
+}
+
+impl Actor {
+    fn new(config: &DdpgConfig, inputs: i64, actions: i64, rng: &mut Rng, device: Device) -> Self {
+        let mlp = MlpConfig {
+            inputs,
+            hidden: config.hidden.clone(),
+            outputs: actions,
+            activation: Activation::Relu,
+            batch_norm: config.batch_norm,
+            output_bound: Some(OUTPUT_BOUND),
+        };
+        Self { mlp: Mlp::new(&mlp, rng, device) }
+    }
+
+    fn forward(&self, obs: &Tensor, phase: Phase) -> Tensor {
+        self.mlp.forward(obs, phase).tanh()
+    }
+}
+
+impl Module for Actor {
+    fn walk(&self, show: &mut dyn FnMut(&str, &Tensor, Role)) {
+        self.mlp.walk(show);
+    }
+}
+
+/// Q(s, a), the action in units of half its range.
+struct Critic {
+    /// Normalization of the observation and of the first layer's output.
+    norms: Option<(BatchNorm1d, BatchNorm1d)>,
+    first: Linear,
+    rest: Mlp,
+}
+
+impl Critic {
+    fn new(config: &DdpgConfig, inputs: i64, actions: i64, rng: &mut Rng, device: Device) -> Self {
+        let (first, rest) = config.hidden.split_first().expect("checked: the critic has a hidden layer");
+        let norm = |features| BatchNorm1d::new(features, Kind::Float, device);
+        let rest = MlpConfig {
+            inputs: first + actions,
+            hidden: rest.to_vec(),
+            outputs: 1,
+            activation: Activation::Relu,
+            batch_norm: false,
+            output_bound: Some(OUTPUT_BOUND),
+        };
+        Self {
+            norms: config.batch_norm.then(|| (norm(inputs), norm(*first))),
+            first: Linear::new(inputs, *first, rng, Kind::Float, device),
+            rest: Mlp::new(&rest, rng, device),
+        }
+    }
+
+    /// `[B, O]`, `[B, A]` → `[B]`.
+    fn forward(&self, obs: &Tensor, action: &Tensor, phase: Phase) -> Tensor {
+        let hidden = match &self.norms {
+            Some((of_obs, of_hidden)) => {
+                of_hidden.forward(&self.first.forward(&of_obs.forward(obs, phase)), phase).relu()
+            }
+            None => self.first.forward(obs).relu(),
+        };
+        self.rest.forward(&Tensor::cat(&[&hidden, action], 1), phase).squeeze_dim(1)
+    }
+}
+
+impl Module for Critic {
+    fn walk(&self, show: &mut dyn FnMut(&str, &Tensor, Role)) {
+        if let Some((of_obs, of_hidden)) = &self.norms {
+            walk_under(of_obs, "input_norm", show);
+            walk_under(of_hidden, "first_norm", show);
+        }
+        walk_under(&self.first, "first", show);
+        walk_under(&self.rest, "rest", show);
+    }
+}
+
+/// The agent.
+pub struct Ddpg {
+    config: DdpgConfig,
+    device: Device,
+    /// Half the action's range and its middle, `[A]`: action = scale · μ + bias. Bounds may be asymmetric.
+    scale: Tensor,
+    bias: Tensor,
+    actor: Actor,
+    critic: Critic,
+    target_actor: Actor,
+    target_critic: Critic,
+    actors: TargetPair,
+    critics: TargetPair,
+    actor_optimizer: Optimizer,
+    critic_optimizer: Optimizer,
+    noise: NoiseState,
+    updates: u64,
+    rng: Rng,
+}
+
+impl AlgoConfig for DdpgConfig {
+    const NAME: &'static str = "ddpg";
+    const SUMMARY: &'static str =
+        "deep deterministic policy gradient for continuous actions (Lillicrap et al. 2015)";
+
+    fn build(self, spaces: &Spaces, mut rng: Rng, device: Device) -> Result<Box<dyn Agent>, AgentError> {
+        let ActionSpace::Continuous { low, high } = &spaces.action else {
+            return refuse("ddpg needs continuous actions and this environment's are discrete; use --algo dqn");
+        };
+        if low.iter().chain(high).any(|bound| !bound.is_finite()) {
+            return refuse("ddpg needs bounded actions and this environment's have an infinite bound");
+        }
+        if self.hidden.is_empty() {
+            return refuse("agent.hidden is empty; ddpg needs at least one hidden layer");
+        }
+        check_hidden(&self.hidden)?;
+        let checks = [
+            self.actor_learning_rate.check("agent.actor_learning_rate", 0.0, f64::MAX),
+            self.critic_learning_rate.check("agent.critic_learning_rate", 0.0, f64::MAX),
+            self.actor_optimizer.check("agent.actor_optimizer"),
+            self.critic_optimizer.check("agent.critic_optimizer"),
+            self.noise.check(),
+        ];
+        checks.into_iter().collect::<Result<(), String>>().or_else(refuse)?;
+        if !(self.tau > 0.0 && self.tau <= 1.0) {
+            return refuse(format!("agent.tau is {}; it must lie above 0 and be at most 1", self.tau));
+        }
+        if self.max_grad_norm.is_nan() || self.max_grad_norm < 0.0 {
+            return refuse(format!("agent.max_grad_norm is {}; it must be at least 0", self.max_grad_norm));
+        }
+        let (inputs, actions) = (spaces.obs_elements() as i64, low.len() as i64);
+        let (low, high) = (Tensor::from_slice(low), Tensor::from_slice(high));
+        let actor = Actor::new(&self, inputs, actions, &mut rng, device);
+        let critic = Critic::new(&self, inputs, actions, &mut rng, device);
+        let target_actor = Actor::new(&self, inputs, actions, &mut rng, device);
+        let target_critic = Critic::new(&self, inputs, actions, &mut rng, device);
+        Ok(Box::new(Ddpg {
+            device,
+            scale: ((&high - &low) / 2.0).to_device(device),
+            bias: ((high + low) / 2.0).to_device(device),
+            actors: TargetPair::new(&actor, &target_actor)?,
+            critics: TargetPair::new(&critic, &target_critic)?,
+            actor_optimizer: Optimizer::new(self.actor_optimizer.clone(), parameters(&actor)),
+            critic_optimizer: Optimizer::new(self.critic_optimizer.clone(), parameters(&critic)),
+            noise: NoiseState::new(self.noise.clone(), actions as usize),
+            actor,
+            critic,
+            target_actor,
+            target_critic,
+            updates: 0,
+            rng,
+            config: self,
+        }))
+    }
+}
+
+impl Ddpg {
+    fn descend(optimizer: &mut Optimizer, loss: &Tensor, rate: f64, max_norm: f64) -> Result<(), AgentError> {
+        let gradients = gradients(loss, optimizer.parameters());
+        if max_norm > 0.0 {
+            let _ = clip_norm(&gradients, max_norm)?;
+        }
+        optimizer.set_learning_rate(rate);
+        Ok(optimizer.step(&gradients)?)
+    }
+}
+
+impl Agent for Ddpg {
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
+        let (rows, dimensions) = (obs.size()[0] as usize, self.scale.size()[0]);
+        let shape = [rows as i64, dimensions];
+        let unit = match mode {
+            Mode::Random => {
+                let draw: Vec<f32> =
+                    (0..shape[0] * shape[1]).map(|_| self.rng.random_range(-1.0f32..=1.0)).collect();
+                Tensor::from_slice(&draw).reshape(shape).to_device(self.device)
+            }
+            // Acting is evaluation: running statistics normalize, also a single observation.
+            Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval)),
+            Mode::Explore { .. } => {
+                let noise: Vec<f64> =
+                    (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
+                let noise =
+                    Tensor::from_slice(&noise).to_kind(Kind::Float).reshape(shape).to_device(self.device);
+                let unit = no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval));
+                (unit + noise).clamp(-1.0, 1.0)
+            }
+        };
+        Ok((unit * &self.scale + &self.bias).to_device(Device::Cpu))
+    }
+
+    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+        let (obs, next_obs) = (&batch["obs"], &batch["next_obs"]);
+        let action = (&batch["action"] - &self.bias) / &self.scale;
+
+        // Critic: minimize the weighted loss of y − Q(s, a).
+        let target = no_grad(|| {
+            let next_action = self.target_actor.forward(next_obs, Phase::Eval);
+            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Eval);
+            &batch["reward"] + &batch["discount"] * next_q
+        });
+        let q = self.critic.forward(obs, &action, Phase::Train);
+        let critic_loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
+        let rate = self.config.critic_learning_rate.at(self.updates);
+        Self::descend(&mut self.critic_optimizer, &critic_loss, rate, self.config.max_grad_norm)?;
+
+        // Actor: climb Q(s, μ(s)). The critic is only used here: its running statistics moved once above.
+        let own_action = self.actor.forward(obs, Phase::Train);
+        let actor_loss = -self.critic.forward(obs, &own_action, Phase::Eval).mean(Kind::Float);
+        let rate = self.config.actor_learning_rate.at(self.updates);
+        Self::descend(&mut self.actor_optimizer, &actor_loss, rate, self.config.max_grad_norm)?;
+
+        self.actors.polyak_update(self.config.tau)?;
+        self.critics.polyak_update(self.config.tau)?;
+        self.updates += 1;
+        let q = q.detach();
+        Ok(Update {
+            td_error: (target - &q).abs_(),
+            scalars: vec![
+                ("loss", critic_loss.detach()),
+                ("actor_loss", actor_loss.detach()),
+                ("q_mean", q.mean(Kind::Float)),
+            ],
+        })
+    }
+
+    fn begin_episode(&mut self, env: usize) {
+        self.noise.begin_episode(env);
+    }
+
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        scope(visitor, "actor", |v| visit_module(v, &self.actor))?;
+        scope(visitor, "critic", |v| visit_module(v, &self.critic))?;
+        scope(visitor, "target_actor", |v| visit_module(v, &self.target_actor))?;
+        scope(visitor, "target_critic", |v| visit_module(v, &self.target_critic))?;
+        scope(visitor, "actor_optimizer", |v| self.actor_optimizer.visit(v))?;
+        scope(visitor, "critic_optimizer", |v| self.critic_optimizer.visit(v))?;
+        self.noise.visit(visitor)?;
+        scalar(visitor, "updates", &mut self.updates)?;
+        value(visitor, "rng", &mut self.rng)
+    }
+
+    fn schedules(&self, _env_steps: u64) -> Vec<(&'static str, f64)> {
+        vec![
+            ("actor_learning_rate", self.config.actor_learning_rate.at(self.updates)),
+            ("critic_learning_rate", self.config.critic_learning_rate.at(self.updates)),
+        ]
+    }
+}

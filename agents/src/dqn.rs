@@ -1,0 +1,223 @@
+//! Deep Q-network (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), with, each as a switch,
+//! double Q-learning (van Hasselt et al. 2016) and the dueling architecture (Wang et al. 2016). n-step returns and prioritized
+//! replay come with the batch: `reward` is already Σ γⁱ rᵢ, `discount` is γᵏ or 0, and `weight` is the importance weight.
+
+use crate::{AlgoConfig, check_hidden, refuse};
+use rand::RngExt;
+use rl_learn::loss::{Loss, weighted_mean};
+use rl_learn::target::TargetPair;
+use rl_learn::{
+    ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module, Optimizer,
+    OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update, clip_norm,
+    gradients, no_grad, parameters, scalar, scope, value, visit_module,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// DQN's keys.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DqnConfig {
+    /// Width of each hidden layer of the Q-network.
+    pub hidden: Vec<i64>,
+    /// Function after each hidden layer: "relu" or "tanh".
+    pub activation: Activation,
+    /// Whether the network has the dueling form Q = V + A - mean(A).
+    pub dueling: bool,
+    /// Whether the online network chooses the next action and the target network values it (double Q-learning).
+    pub double: bool,
+    /// Learning rate, a number or a schedule over updates.
+    pub learning_rate: Schedule,
+    /// Optimizer: { kind = "adam" }, "adamw", "rmsprop" or "sgd", with PyTorch's parameters.
+    pub optimizer: OptimizerConfig,
+    /// Function of the temporal-difference error: "huber" or "mse".
+    pub loss: Loss,
+    /// Largest 2-norm of the gradient; 0 for no limit.
+    pub max_grad_norm: f64,
+    /// Updates between two updates of the target network.
+    pub target_update_every: u64,
+    /// Part of the way that the target network goes to the online one at each of its updates; 1 copies it.
+    pub tau: f64,
+    /// Probability of a random action, a number or a schedule over environment steps.
+    pub epsilon: Schedule,
+}
+
+impl Default for DqnConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![256, 256],
+            activation: Activation::Relu,
+            dueling: false,
+            double: true,
+            learning_rate: Schedule::Constant(1e-3),
+            optimizer: OptimizerConfig::adam(),
+            loss: Loss::Huber,
+            max_grad_norm: 10.0,
+            target_update_every: 500,
+            tau: 1.0,
+            epsilon: Schedule::linear(1.0, 0.05, 10_000),
+        }
+    }
+}
+
+/// Q(s, ·) for all actions at once.
+struct QNetwork {
+    mlp: Mlp,
+    dueling: bool,
+}
+
+impl QNetwork {
+    fn new(config: &DqnConfig, inputs: i64, actions: i64, rng: &mut Rng, device: Device) -> Self {
+        let mlp = MlpConfig {
+            inputs,
+            hidden: config.hidden.clone(),
+            // The value and the advantages are one linear layer's columns: the same function as two layers.
+            outputs: if config.dueling { 1 + actions } else { actions },
+            activation: config.activation,
+            batch_norm: false,
+            output_bound: None,
+        };
+        Self { mlp: Mlp::new(&mlp, rng, device), dueling: config.dueling }
+    }
+
+    /// `[B, O]` → `[B, n]`.
+    fn forward(&self, obs: &Tensor) -> Tensor {
+        let out = self.mlp.forward(obs, Phase::Train);
+        if !self.dueling {
+            return out;
+        }
+        let (value, advantage) = (out.narrow(1, 0, 1), out.narrow(1, 1, out.size()[1] - 1));
+        // Wang et al. 2016, equation 9.
+        value + &advantage - advantage.mean_dim(1, true, advantage.kind())
+    }
+}
+
+impl Module for QNetwork {
+    fn walk(&self, show: &mut dyn FnMut(&str, &Tensor, Role)) {
+        self.mlp.walk(show);
+    }
+}
+
+/// The agent.
+pub struct Dqn {
+    config: DqnConfig,
+    actions: i64,
+    device: Device,
+    online: QNetwork,
+    target: QNetwork,
+    pair: TargetPair,
+    optimizer: Optimizer,
+    updates: u64,
+    rng: Rng,
+}
+
+impl AlgoConfig for DqnConfig {
+    const NAME: &'static str = "dqn";
+    const SUMMARY: &'static str =
+        "deep Q-network for discrete actions (Mnih et al. 2015), double and dueling as switches";
+
+    fn build(self, spaces: &Spaces, mut rng: Rng, device: Device) -> Result<Box<dyn Agent>, AgentError> {
+        let ActionSpace::Discrete { n } = spaces.action else {
+            return refuse("dqn needs discrete actions and this environment's are continuous; use --algo ddpg");
+        };
+        check_hidden(&self.hidden)?;
+        let checks = [
+            self.learning_rate.check("agent.learning_rate", 0.0, f64::MAX),
+            self.epsilon.check("agent.epsilon", 0.0, 1.0),
+            self.optimizer.check("agent.optimizer"),
+        ];
+        checks.into_iter().collect::<Result<(), String>>().or_else(refuse)?;
+        if !(self.tau > 0.0 && self.tau <= 1.0) {
+            return refuse(format!("agent.tau is {}; it must lie above 0 and be at most 1", self.tau));
+        }
+        if self.target_update_every == 0 {
+            return refuse("agent.target_update_every is 0; it must be at least 1");
+        }
+        if self.max_grad_norm.is_nan() || self.max_grad_norm < 0.0 {
+            return refuse(format!("agent.max_grad_norm is {}; it must be at least 0", self.max_grad_norm));
+        }
+        let (inputs, actions) = (spaces.obs_elements() as i64, n as i64);
+        let online = QNetwork::new(&self, inputs, actions, &mut rng, device);
+        let target = QNetwork::new(&self, inputs, actions, &mut rng, device);
+        let pair = TargetPair::new(&online, &target)?;
+        let optimizer = Optimizer::new(self.optimizer.clone(), parameters(&online));
+        Ok(Box::new(Dqn { config: self, actions, device, online, target, pair, optimizer, updates: 0, rng }))
+    }
+}
+
+impl Agent for Dqn {
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
+        let rows = obs.size()[0] as usize;
+        let epsilon = match mode {
+            Mode::Random => 1.0,
+            Mode::Explore { env_steps } => self.config.epsilon.at(env_steps),
+            Mode::Greedy => 0.0,
+        };
+        // One draw decides for each environment apart, so that they do not explore in step.
+        let random: Vec<Option<i64>> = (0..rows)
+            .map(|_| (epsilon > 0.0 && self.rng.random_bool(epsilon)).then(|| self.rng.random_range(0..self.actions)))
+            .collect();
+        if let Some(random) = random.iter().copied().collect::<Option<Vec<i64>>>() {
+            return Ok(Tensor::from_slice(&random));
+        }
+        let greedy = no_grad(|| self.online.forward(&obs.to_device(self.device)).argmax(1, false));
+        let mut actions = Vec::<i64>::try_from(greedy.to_device(Device::Cpu))?;
+        for (action, random) in actions.iter_mut().zip(random) {
+            *action = random.unwrap_or(*action);
+        }
+        Ok(Tensor::from_slice(&actions))
+    }
+
+    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+        let next_obs = &batch["next_obs"];
+        // y = r + discount · Q′(s′, a*), where a* maximizes Q′, or Q for double Q-learning.
+        let target = no_grad(|| {
+            let next_q = self.target.forward(next_obs);
+            let best = if self.config.double {
+                let best = self.online.forward(next_obs).argmax(1, true);
+                next_q.gather(1, &best, false).squeeze_dim(1)
+            } else {
+                next_q.amax([1i64].as_slice(), false)
+            };
+            &batch["reward"] + &batch["discount"] * best
+        });
+        let q = self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
+        let loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
+
+        let gradients = gradients(&loss, self.optimizer.parameters());
+        if self.config.max_grad_norm > 0.0 {
+            let _ = clip_norm(&gradients, self.config.max_grad_norm)?;
+        }
+        self.optimizer.set_learning_rate(self.config.learning_rate.at(self.updates));
+        self.optimizer.step(&gradients)?;
+
+        self.updates += 1;
+        if self.updates.is_multiple_of(self.config.target_update_every) {
+            if self.config.tau < 1.0 {
+                self.pair.polyak_update(self.config.tau)?;
+            } else {
+                self.pair.hard_update()?;
+            }
+        }
+        let q = q.detach();
+        Ok(Update {
+            td_error: (target - &q).abs_(),
+            scalars: vec![("loss", loss.detach()), ("q_mean", q.mean(Kind::Float))],
+        })
+    }
+
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        scope(visitor, "online", |v| visit_module(v, &self.online))?;
+        scope(visitor, "target", |v| visit_module(v, &self.target))?;
+        scope(visitor, "optimizer", |v| self.optimizer.visit(v))?;
+        scalar(visitor, "updates", &mut self.updates)?;
+        value(visitor, "rng", &mut self.rng)
+    }
+
+    fn schedules(&self, env_steps: u64) -> Vec<(&'static str, f64)> {
+        vec![
+            ("epsilon", self.config.epsilon.at(env_steps)),
+            ("learning_rate", self.config.learning_rate.at(self.updates)),
+        ]
+    }
+}

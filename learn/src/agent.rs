@@ -1,0 +1,121 @@
+//! What an algorithm is to the rest: something that acts, learns from a batch, and shows its state.
+
+use crate::shim::ShimError;
+use crate::staging::MiniBatch;
+use rl_minibatch::{Dtype, StateError, StateVisitor};
+use tch::Tensor;
+
+/// How an agent chooses actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Uniformly at random, before learning has begun.
+    Random,
+    /// The policy with its exploration, as far as it has annealed after so many environment steps.
+    Explore {
+        /// Environment steps taken so far.
+        env_steps: u64,
+    },
+    /// The policy as it is, without noise: evaluation.
+    Greedy,
+}
+
+/// What an environment offers and takes, as an algorithm needs to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spaces {
+    /// Element type of an observation.
+    pub obs_dtype: Dtype,
+    /// Shape of one observation.
+    pub obs_shape: Vec<usize>,
+    /// The actions.
+    pub action: ActionSpace,
+}
+
+/// The actions an environment takes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActionSpace {
+    /// One of `n` choices, numbered from 0.
+    Discrete {
+        /// How many.
+        n: usize,
+    },
+    /// A vector within bounds, one pair a dimension.
+    Continuous {
+        /// Lower bounds.
+        low: Vec<f32>,
+        /// Upper bounds.
+        high: Vec<f32>,
+    },
+}
+
+impl Spaces {
+    /// Elements of one observation.
+    pub fn obs_elements(&self) -> usize {
+        self.obs_shape.iter().product()
+    }
+
+    /// How one action is stored: i64 scalar if discrete, f32 `[A]` if continuous.
+    pub fn action_layout(&self) -> (Dtype, Vec<usize>) {
+        match &self.action {
+            ActionSpace::Discrete { .. } => (Dtype::I64, vec![]),
+            ActionSpace::Continuous { low, .. } => (Dtype::F32, vec![low.len()]),
+        }
+    }
+}
+
+/// What one update yields. Everything is detached and on the device; reading it is the logger's choice.
+#[derive(Debug)]
+pub struct Update {
+    /// |δ| of each row, `[B]`: the new priorities' magnitudes.
+    pub td_error: Tensor,
+    /// Named scalars for the log, such as `loss` and `q_mean`.
+    pub scalars: Vec<(&'static str, Tensor)>,
+}
+
+/// An algorithm.
+pub trait Agent: Send {
+    /// Actions for observations `[E, …]`: i64 `[E]` if discrete, f32 `[E, A]` within the bounds if continuous, on the CPU.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError>;
+
+    /// One learning step on `batch` (columns of [`Schema::transition`](rl_minibatch::Schema::transition)).
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError>;
+
+    /// Shows every piece of state that acting and learning depend on: networks, targets, running statistics, optimizers, counters,
+    /// noise and generators.
+    ///
+    /// # Errors
+    /// Those of the visitor.
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
+
+    /// Told when environment `env` begins a new episode: noise that has a memory starts anew.
+    fn begin_episode(&mut self, env: usize) {
+        let _ = env;
+    }
+
+    /// Current values of what anneals (ε, learning rate), for the progress bar and the log.
+    fn schedules(&self, env_steps: u64) -> Vec<(&'static str, f64)>;
+}
+
+/// Why an agent could not act or learn.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A kernel failed.
+    #[error(transparent)]
+    Kernel(#[from] ShimError),
+    /// An operation of tch's failed.
+    #[error("libtorch: {}", first_line(.0))]
+    Tch(#[from] tch::TchError),
+    /// The configuration makes no sense for this environment.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// libtorch's messages carry a C++ backtrace below their first line.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
+}

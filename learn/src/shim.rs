@@ -1,0 +1,246 @@
+//! Safe calls into `native/shim.cc`. All of this crate's foreign functions are here.
+
+use std::ffi::{CStr, c_char};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+/// An operation of libtorch failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("libtorch: {0}")]
+pub struct ShimError(String);
+
+type List = *const *mut C_tensor;
+
+unsafe extern "C" {
+    fn rl_free(message: *mut c_char);
+    fn rl_keep_freed_memory();
+    fn rl_open_cuda() -> *mut c_char;
+    fn rl_fused_adam(
+        params: List,
+        grads: List,
+        exp_avgs: List,
+        exp_avg_sqs: List,
+        steps: List,
+        n: usize,
+        lr: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        decoupled: bool,
+    ) -> *mut c_char;
+    fn rl_fused_sgd(
+        params: List,
+        grads: List,
+        momenta: List,
+        n: usize,
+        lr: *const C_tensor,
+        momentum: f64,
+        dampening: f64,
+        weight_decay: f64,
+        nesterov: bool,
+        first: bool,
+    ) -> *mut c_char;
+    fn rl_foreach_rmsprop(
+        params: List,
+        grads: List,
+        square_avgs: List,
+        grad_avgs: List,
+        momenta: List,
+        n: usize,
+        lr: *const C_tensor,
+        alpha: f64,
+        eps: f64,
+        weight_decay: f64,
+        momentum: f64,
+    ) -> *mut c_char;
+    fn rl_foreach_lerp(targets: List, sources: List, n: usize, weight: f64) -> *mut c_char;
+    fn rl_foreach_copy(targets: List, sources: List, n: usize) -> *mut c_char;
+    fn rl_foreach_clip_norm(grads: List, n: usize, max_norm: f64, norm: *mut *mut C_tensor) -> *mut c_char;
+}
+
+/// Turns a message of the shim's into a `Result`, freeing it.
+fn checked(message: *mut c_char) -> Result<(), ShimError> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a NUL-terminated string made by strdup, which is ours to free exactly once.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        rl_free(message);
+        text
+    };
+    Err(ShimError(text))
+}
+
+/// The `at::Tensor*` of each tensor. They stay valid while `tensors` is borrowed; the array must outlive the call.
+fn pointers(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect()
+}
+
+fn same_length(first: &[Tensor], others: &[&[Tensor]]) {
+    for other in others {
+        assert_eq!(first.len(), other.len(), "tensor lists of one kernel call must have one length");
+    }
+}
+
+/// Tells the C allocator to keep freed blocks (glibc; elsewhere nothing). Worth a third of a small update's time. Call once,
+/// at the start of a program that trains.
+pub fn keep_freed_memory() {
+    // SAFETY: sets options of the allocator; no memory is passed.
+    unsafe { rl_keep_freed_memory() }
+}
+
+/// Makes CUDA known to libtorch.
+pub(crate) fn open_cuda() -> Result<(), ShimError> {
+    // SAFETY: opens a shared library whose initialisers are libtorch's own; no memory is passed.
+    checked(unsafe { rl_open_cuda() })
+}
+
+/// The numbers of one Adam step.
+pub(crate) struct Adam {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    pub eps: f64,
+    pub decoupled: bool,
+}
+
+pub(crate) fn fused_adam(
+    params: &[Tensor],
+    grads: &[Tensor],
+    exp_avgs: &[Tensor],
+    exp_avg_sqs: &[Tensor],
+    steps: &[Tensor],
+    lr: &Tensor,
+    adam: &Adam,
+) -> Result<(), ShimError> {
+    same_length(params, &[grads, exp_avgs, exp_avg_sqs, steps]);
+    // SAFETY: each array holds `params.len()` live tensor pointers for the length of the call; the shim only reads the
+    // arrays and writes through the tensors, which libtorch checks for shape and dtype.
+    checked(unsafe {
+        rl_fused_adam(
+            pointers(params).as_ptr(),
+            pointers(grads).as_ptr(),
+            pointers(exp_avgs).as_ptr(),
+            pointers(exp_avg_sqs).as_ptr(),
+            pointers(steps).as_ptr(),
+            params.len(),
+            lr.as_ptr(),
+            adam.beta1,
+            adam.beta2,
+            adam.weight_decay,
+            adam.eps,
+            adam.decoupled,
+        )
+    })
+}
+
+/// The numbers of one SGD step.
+pub(crate) struct Sgd {
+    pub momentum: f64,
+    pub dampening: f64,
+    pub weight_decay: f64,
+    pub nesterov: bool,
+    pub first: bool,
+}
+
+/// `momenta` is empty when the momentum is 0.
+pub(crate) fn fused_sgd(
+    params: &[Tensor],
+    grads: &[Tensor],
+    momenta: &[Tensor],
+    lr: &Tensor,
+    sgd: &Sgd,
+) -> Result<(), ShimError> {
+    same_length(params, &[grads]);
+    let momenta_pointers = optional(params, momenta);
+    // SAFETY: as in `fused_adam`; a null list is what the shim takes for "none".
+    checked(unsafe {
+        rl_fused_sgd(
+            pointers(params).as_ptr(),
+            pointers(grads).as_ptr(),
+            null_or(&momenta_pointers),
+            params.len(),
+            lr.as_ptr(),
+            sgd.momentum,
+            sgd.dampening,
+            sgd.weight_decay,
+            sgd.nesterov,
+            sgd.first,
+        )
+    })
+}
+
+/// The numbers of one RMSprop step.
+pub(crate) struct RmsProp {
+    pub alpha: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    pub momentum: f64,
+}
+
+/// `grad_avgs` is empty when not centered, `momenta` when the momentum is 0.
+pub(crate) fn foreach_rmsprop(
+    params: &[Tensor],
+    grads: &[Tensor],
+    square_avgs: &[Tensor],
+    grad_avgs: &[Tensor],
+    momenta: &[Tensor],
+    lr: &Tensor,
+    rms: &RmsProp,
+) -> Result<(), ShimError> {
+    same_length(params, &[grads, square_avgs]);
+    let (grad_avgs, momenta) = (optional(params, grad_avgs), optional(params, momenta));
+    // SAFETY: as in `fused_sgd`.
+    checked(unsafe {
+        rl_foreach_rmsprop(
+            pointers(params).as_ptr(),
+            pointers(grads).as_ptr(),
+            pointers(square_avgs).as_ptr(),
+            null_or(&grad_avgs),
+            null_or(&momenta),
+            params.len(),
+            lr.as_ptr(),
+            rms.alpha,
+            rms.eps,
+            rms.weight_decay,
+            rms.momentum,
+        )
+    })
+}
+
+/// `targets += weight · (sources − targets)`, one kernel call for all.
+pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), ShimError> {
+    same_length(targets, &[sources]);
+    // SAFETY: as in `fused_adam`.
+    checked(unsafe {
+        rl_foreach_lerp(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len(), weight)
+    })
+}
+
+/// `targets = sources`, one call for all.
+pub(crate) fn foreach_copy(targets: &[Tensor], sources: &[Tensor]) -> Result<(), ShimError> {
+    same_length(targets, &[sources]);
+    // SAFETY: as in `fused_adam`.
+    checked(unsafe { rl_foreach_copy(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len()) })
+}
+
+/// Scales `grads` in place to a joint 2-norm of at most `max_norm`; gives the norm before, still on the device.
+pub(crate) fn foreach_clip_norm(grads: &[Tensor], max_norm: f64) -> Result<Tensor, ShimError> {
+    let mut norm = std::ptr::null_mut();
+    // SAFETY: as in `fused_adam`; on success `norm` receives a new at::Tensor that is ours.
+    unsafe {
+        checked(rl_foreach_clip_norm(pointers(grads).as_ptr(), grads.len(), max_norm, &mut norm))?;
+        Ok(Tensor::from_ptr(norm))
+    }
+}
+
+fn optional(params: &[Tensor], list: &[Tensor]) -> Vec<*mut C_tensor> {
+    assert!(list.is_empty() || list.len() == params.len(), "an optional list is empty or as long as the parameters");
+    pointers(list)
+}
+
+fn null_or(list: &[*mut C_tensor]) -> List {
+    if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
+}
