@@ -1,2 +1,320 @@
-//! The rl-train binary.
-fn main() {}
+//! The `rl-train` command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rl_learn::device;
+use rl_train::config::{Layers, from_run, resolve, to_toml};
+use rl_train::error::{CommandError, Result, usage};
+use rl_train::evaluation::evaluate;
+use rl_train::play::{Screen, play};
+use rl_train::run::{RunFolder, Which};
+use rl_train::train::{Ended, TrainArgs, train};
+use rl_train::{report, wiring};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use toml::Value;
+
+/// Trains reinforcement-learning agents from a shared replay buffer, through libtorch.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an agent, or go on with a run
+    Train(Train),
+    /// Evaluate a trained policy, greedily
+    Eval(Eval),
+    /// Watch a trained policy play one episode
+    Play(Play),
+    /// Measure throughput
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Show the environments and algorithms there are
+    List {
+        /// Only these
+        what: Option<Listed>,
+    },
+    /// Print the resolved configuration of an algorithm on an environment, each key with its documentation
+    Config {
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Summarize runs of several seeds: their final evaluations, and their learning curves as a picture
+    Report {
+        /// Folders of runs that have ended
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Draw the learning curves into this SVG file
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
+/// Flags that stand for configuration keys, and the layers below them.
+#[derive(Args)]
+struct Keys {
+    /// Algorithm
+    #[arg(long, value_name = "NAME")]
+    algo: Option<String>,
+    /// Environment
+    #[arg(long, value_name = "ID")]
+    env: Option<String>,
+    /// TOML file over the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, for example replay.n_step=3; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Seed of everything random
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Environment steps to train for
+    #[arg(long, value_name = "N")]
+    env_steps: Option<u32>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl Keys {
+    fn flags(&self) -> Vec<(&'static str, Value)> {
+        let text = |key, value: &Option<String>| value.clone().map(|v| (key, Value::String(v)));
+        let number = |key, value: Option<u32>| value.map(|v| (key, Value::Integer(v.into())));
+        [
+            text("algo", &self.algo),
+            text("env", &self.env),
+            number("seed", self.seed),
+            number("env_steps", self.env_steps),
+            text("device", &self.device),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[derive(Args)]
+struct Train {
+    #[command(flatten)]
+    keys: Keys,
+    /// Folder for the run's files [default: runs/ALGO-ENV-seedN]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
+    /// Print nothing while training
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct Eval {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Episodes to play
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    episodes: u32,
+    /// Seed of the environments [default: the run's eval.seed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Which of the run's checkpoints
+    #[arg(long, default_value = "latest")]
+    checkpoint: Which,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Play {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Write a GIF file
+    #[arg(long, value_name = "FILE", conflicts_with = "terminal")]
+    gif: Option<PathBuf>,
+    /// Draw in the terminal (the default)
+    #[arg(long)]
+    terminal: bool,
+    /// Seed of the environment [default: the run's eval.seed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Which of the run's checkpoints
+    #[arg(long, default_value = "latest")]
+    checkpoint: Which,
+}
+
+#[derive(Subcommand)]
+enum Bench {}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Listed {
+    Envs,
+    Algos,
+}
+
+fn main() -> ExitCode {
+    rl_learn::keep_freed_memory();
+    let result = match Cli::parse().command {
+        Command::Train(args) => run_train(args),
+        Command::Eval(args) => run_eval(&args),
+        Command::Play(args) => run_play(&args),
+        Command::Bench(bench) => match bench {},
+        Command::List { what } => list(what),
+        Command::Config { keys } => print_config(&keys),
+        Command::Report { runs, svg } => print_report(&runs, svg.as_deref()),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
+fn run_train(args: Train) -> Result<ExitCode> {
+    let flags = args.keys.flags();
+    let Keys { config: file, set, .. } = args.keys;
+    match train(&TrainArgs { file, set, flags, out: args.out, resume: args.resume, quiet: args.quiet })? {
+        Ended::Done(folder, summary) => {
+            println!("{summary}\nrun: {}", folder.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Interrupted(folder, code) => {
+            let folder = folder.display();
+            eprintln!("stopped; a checkpoint is saved, go on with: rl-train train --resume {folder}");
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+/// The agent of a run, as `which` of its checkpoints has it.
+fn trained_agent(
+    run: &std::path::Path,
+    which: Which,
+) -> Result<(rl_train::config::Config, Box<dyn rl_learn::Agent>)> {
+    let config = from_run(run, Vec::new())?;
+    // A policy is small and is asked for one observation, or a few, at a time.
+    let device = device::choose("cpu")?;
+    device::set_threads(config.threads);
+    let mut agent = wiring::build_agent(&config, device)?;
+    let checkpoint = RunFolder::open(run).load(which, &config)?;
+    checkpoint.load_part(|visitor| rl_learn::scope(visitor, "agent", |v| agent.visit(v)))?;
+    Ok((config, agent))
+}
+
+fn run_eval(args: &Eval) -> Result<ExitCode> {
+    let (config, mut agent) = trained_agent(&args.run, args.checkpoint)?;
+    let seed = args.seed.unwrap_or(config.eval.seed);
+    let result = evaluate(&mut *agent, &config.env, args.episodes as usize, seed)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&result).expect("plain data"));
+    } else {
+        println!(
+            "{} episodes: return {:.1} ± {:.1} (from {:.1} to {:.1}), length {:.1}",
+            result.episodes,
+            result.mean_return,
+            result.std_return,
+            result.min_return,
+            result.max_return,
+            result.mean_length
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_play(args: &Play) -> Result<ExitCode> {
+    let (config, mut agent) = trained_agent(&args.run, args.checkpoint)?;
+    let screen = match &args.gif {
+        Some(path) => Screen::Gif(path.clone()),
+        None => Screen::Terminal,
+    };
+    let seed = args.seed.unwrap_or(config.eval.seed);
+    let (total, length) = play(&mut *agent, &config.env, seed, &screen)?;
+    println!("one episode of {length} steps, return {total:.1}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(what: Option<Listed>) -> Result<ExitCode> {
+    if what != Some(Listed::Envs) {
+        for algo in rl_agents::ALGOS {
+            println!("{:<26} {}", algo.name, algo.summary);
+        }
+    }
+    if what != Some(Listed::Algos) {
+        for spec in rl_envs::specs() {
+            let limit = spec.max_episode_steps.map_or("no limit".to_string(), |n| format!("{n} steps"));
+            println!("{:<26} {limit:<10} obs {}  action {}", spec.id, spec.observation, spec.action);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_config(keys: &Keys) -> Result<ExitCode> {
+    let layers = Layers { file: keys.config.as_deref(), set: &keys.set, flags: keys.flags() };
+    let config = resolve(&layers)?;
+    // What the types cannot check, the agent does when it is built.
+    wiring::build_agent(&config, rl_learn::Device::Cpu)?;
+    print!("{}", to_toml(&config));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitCode> {
+    let mut returns = Vec::new();
+    let mut curves = Vec::new();
+    println!("| run | seed | env steps | mean return | std | min | max | wall s |");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    for run in runs {
+        let text = std::fs::read_to_string(run.join("summary.json")).map_err(|e| {
+            CommandError::Usage(format!("{} is no run that has ended: summary.json: {e}", run.display()))
+        })?;
+        let summary: rl_train::run::Summary = serde_json::from_str(&text)
+            .map_err(|e| CommandError::Usage(format!("{}/summary.json: {e}", run.display())))?;
+        let eval = &summary.eval;
+        println!(
+            "| {} on {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            summary.algo,
+            summary.env,
+            summary.seed,
+            summary.env_steps,
+            eval.mean_return,
+            eval.std_return,
+            eval.min_return,
+            eval.max_return,
+            summary.wall_s
+        );
+        returns.push(eval.mean_return);
+        if svg.is_some() {
+            let metrics = run.join("metrics.jsonl");
+            let curve = report::read_curve(&metrics, "eval/return")
+                .map_err(|e| CommandError::Failed(format!("{}: {e}", metrics.display())))?;
+            curves.push((format!("{} on {}", summary.algo, summary.env), curve));
+        }
+    }
+    let all = report::aggregate(&returns);
+    println!(
+        "\ninterquartile mean of {} runs: {:.1}, 95 % bootstrap interval {:.1} to {:.1}",
+        returns.len(),
+        all.mean,
+        all.low,
+        all.high
+    );
+    let Some(svg) = svg else { return Ok(ExitCode::SUCCESS) };
+    let mut series: Vec<(String, Vec<report::Curve>)> = Vec::new();
+    for (label, curve) in curves {
+        match series.iter_mut().find(|(l, _)| *l == label) {
+            Some((_, curves)) => curves.push(curve),
+            None => series.push((label, vec![curve])),
+        }
+    }
+    if series.iter().flat_map(|(_, curves)| curves).any(|curve| curve.is_empty()) {
+        return usage("one of these runs was never evaluated on its way (eval.every = 0): it has no curve to draw");
+    }
+    let series: Vec<(&str, Vec<report::Curve>)> = series.iter().map(|(l, c)| (l.as_str(), c.clone())).collect();
+    report::learning_curve_svg("Greedy evaluation while training", &series, svg)
+        .map_err(|e| CommandError::Failed(e.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}

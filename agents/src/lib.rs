@@ -57,7 +57,8 @@ impl Algo {
             schema: || schemars::schema_for!(C).to_value(),
             defaults: || serde_json::to_value(C::default()).expect("a configuration is plain data"),
             build: |config, spaces, rng, device| {
-                let config: C = serde_json::from_value(config).map_err(|e| AgentError::Config(e.to_string()))?;
+                let config: C = serde_path_to_error::deserialize(config)
+                    .map_err(|e| AgentError::Config(format!("agent.{}: {}", e.path(), e.inner())))?;
                 config.build(spaces, rng, device)
             },
         }

@@ -11,7 +11,7 @@
 
 mod agent;
 pub mod device;
-//mod learner;
+mod learner;
 pub mod loss;
 mod mlp;
 mod module;
@@ -24,7 +24,7 @@ mod state;
 pub mod target;
 
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update};
-//pub use learner::{Learner, LearnerError};
+pub use learner::{Learner, LearnerError};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
 pub use norm::{BatchNorm1d, Phase};
@@ -36,4 +36,4 @@ pub use state::visit_tensor;
 
 // The crates above name what they need of the crates below through here, so that one arrow is enough.
 pub use rl_minibatch::{Dtype, Rng, Schema, SchemaError, StateError, StateVisitor, scalar, scope, value};
-pub use tch::{Device, Kind, Tensor, no_grad};
+pub use tch::{Device, Kind, TchError, Tensor, no_grad};

@@ -219,9 +219,12 @@ pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) 
     })
 }
 
-/// `targets = sources`, one call for all.
+/// `targets = sources`, one call for all; nothing for none, which libtorch itself would refuse.
 pub(crate) fn foreach_copy(targets: &[Tensor], sources: &[Tensor]) -> Result<(), ShimError> {
     same_length(targets, &[sources]);
+    if targets.is_empty() {
+        return Ok(());
+    }
     // SAFETY: as in `fused_adam`.
     checked(unsafe { rl_foreach_copy(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len()) })
 }

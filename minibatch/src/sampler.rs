@@ -22,8 +22,15 @@ pub trait Sampler: Send {
     /// replacing what it held.
     ///
     /// # Errors
-    /// [`SampleError::Empty`] when `live` is empty. `drawn` is then left as it was.
-    fn draw(&mut self, rng: &mut Rng, live: Range<u64>, count: usize, drawn: &mut Drawn) -> Result<(), SampleError>;
+    /// [`SampleError::Empty`] when `live` is empty, [`SampleError::NoMass`] when every row in it has priority 0. `drawn` is
+    /// then left as it was.
+    fn draw(
+        &mut self,
+        rng: &mut Rng,
+        live: Range<u64>,
+        count: usize,
+        drawn: &mut Drawn,
+    ) -> Result<(), SampleError>;
 
     /// The priorities this sampler draws by; `None` for one that has none.
     fn priorities(&mut self) -> Option<&mut dyn Priorities>;
@@ -64,8 +71,13 @@ pub enum SampleError {
     /// There is nothing to draw from.
     #[error("there is no row to draw from; insert first")]
     Empty,
+    /// There are rows, and none that can be drawn.
+    #[error("every row has priority 0, so none can be drawn; use an epsilon above 0")]
+    NoMass,
     /// A magnitude cannot be a priority.
-    #[error("the priority of row {row} (number {position} of the batch) is {value}; it must be finite and at least 0")]
+    #[error(
+        "the priority of row {row} (number {position} of the batch) is {value}; it must be finite and at least 0"
+    )]
     Priority {
         /// The row's number or key.
         row: u64,

@@ -33,6 +33,7 @@ impl Field {
 
 /// The fields of a row, in order. A row travels as one byte slice a field, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Field>", into = "Vec<Field>")]
 pub struct Schema {
     fields: Vec<Field>,
 }
@@ -41,12 +42,17 @@ impl Schema {
     /// A schema of `fields`.
     ///
     /// # Errors
-    /// [`SchemaError`] when there is no field, when two share a name, or when a field has no bytes.
+    /// [`SchemaError`] when there is no field, when two share a name, or when a field has no bytes or too many to count.
     pub fn new(fields: Vec<Field>) -> Result<Self, SchemaError> {
         if fields.is_empty() {
             return Err(SchemaError::Empty);
         }
+        let mut total = 0usize;
         for (i, field) in fields.iter().enumerate() {
+            let bytes = field.shape.iter().try_fold(field.dtype.size_bytes(), |n, d| n.checked_mul(*d));
+            total = bytes.and_then(|bytes| total.checked_add(bytes)).ok_or_else(|| {
+                SchemaError::TooLarge { name: field.name.clone(), shape: field.shape.clone() }
+            })?;
             if fields[..i].iter().any(|other| other.name == field.name) {
                 return Err(SchemaError::Repeated { name: field.name.clone() });
             }
@@ -91,6 +97,20 @@ impl Schema {
     }
 }
 
+impl TryFrom<Vec<Field>> for Schema {
+    type Error = SchemaError;
+
+    fn try_from(fields: Vec<Field>) -> Result<Self, SchemaError> {
+        Self::new(fields)
+    }
+}
+
+impl From<Schema> for Vec<Field> {
+    fn from(schema: Schema) -> Self {
+        schema.fields
+    }
+}
+
 /// Why a schema was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
@@ -111,4 +131,47 @@ pub enum SchemaError {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// The bytes of a row cannot be counted in a `usize`.
+    #[error("with field '{name}' of shape {shape:?} a row is larger than any memory")]
+    TooLarge {
+        /// The field's name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transition_has_its_five_fields() {
+        let schema = Schema::transition((Dtype::U8, &[4, 84, 84]), (Dtype::I64, &[])).unwrap();
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["obs", "action", "reward", "discount", "next_obs"]);
+        assert_eq!(schema.row_bytes(), 2 * 28_224 + 8 + 4 + 4);
+        assert_eq!(schema.position("reward"), Some(2));
+        assert_eq!(schema.position("done"), None);
+    }
+
+    #[test]
+    fn schemas_that_make_no_sense_are_refused() {
+        assert_eq!(Schema::new(vec![]), Err(SchemaError::Empty));
+        let x = || Field::new("x", Dtype::F32, []);
+        assert_eq!(Schema::new(vec![x(), x()]), Err(SchemaError::Repeated { name: "x".into() }));
+        let none = Schema::new(vec![Field::new("x", Dtype::F32, [3, 0])]);
+        assert_eq!(none, Err(SchemaError::NoBytes { name: "x".into(), shape: vec![3, 0] }));
+        let huge = Schema::new(vec![x(), Field::new("y", Dtype::F32, [usize::MAX / 4])]);
+        assert_eq!(huge, Err(SchemaError::TooLarge { name: "y".into(), shape: vec![usize::MAX / 4] }));
+    }
+
+    #[test]
+    fn a_stored_schema_is_checked_when_it_is_read() {
+        let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap();
+        let stored = postcard::to_stdvec(&schema).unwrap();
+        assert_eq!(postcard::from_bytes::<Schema>(&stored).unwrap(), schema);
+        let stored = postcard::to_stdvec(&Vec::<Field>::new()).unwrap();
+        assert!(postcard::from_bytes::<Schema>(&stored).is_err());
+    }
 }

@@ -25,7 +25,13 @@ pub trait StateVisitor {
     ///
     /// # Errors
     /// When loading: the piece is missing, or has another dtype or shape; or the medium failed.
-    fn array(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &mut [u8]) -> Result<(), StateError>;
+    fn array(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        bytes: &mut [u8],
+    ) -> Result<(), StateError>;
 
     /// Opaque bytes of any length.
     ///
@@ -82,7 +88,11 @@ pub fn scope(
 ///
 /// # Errors
 /// Those of [`StateVisitor::array`].
-pub fn scalar<T: Element>(visitor: &mut dyn StateVisitor, name: &str, value: &mut T) -> Result<(), StateError> {
+pub fn scalar<T: Element>(
+    visitor: &mut dyn StateVisitor,
+    name: &str,
+    value: &mut T,
+) -> Result<(), StateError> {
     slice(visitor, name, std::slice::from_mut(value))
 }
 
@@ -90,7 +100,11 @@ pub fn scalar<T: Element>(visitor: &mut dyn StateVisitor, name: &str, value: &mu
 ///
 /// # Errors
 /// Those of [`StateVisitor::array`].
-pub fn slice<T: Element>(visitor: &mut dyn StateVisitor, name: &str, values: &mut [T]) -> Result<(), StateError> {
+pub fn slice<T: Element>(
+    visitor: &mut dyn StateVisitor,
+    name: &str,
+    values: &mut [T],
+) -> Result<(), StateError> {
     let shape = [values.len()];
     visitor.array(name, T::DTYPE, &shape, bytemuck::cast_slice_mut(values))
 }
@@ -105,7 +119,8 @@ pub fn value<T: Serialize + DeserializeOwned>(
     value: &mut T,
 ) -> Result<(), StateError> {
     let invalid = |e: postcard::Error| StateError::Invalid { path: name.to_string(), why: e.to_string() };
-    let mut bytes = if visitor.loading() { Vec::new() } else { postcard::to_stdvec(value).map_err(invalid)? };
+    let mut bytes =
+        if visitor.loading() { Vec::new() } else { postcard::to_stdvec(value).map_err(invalid)? };
     visitor.bytes(name, &mut bytes)?;
     if visitor.loading() {
         *value = postcard::from_bytes(&bytes).map_err(invalid)?;
@@ -131,6 +146,12 @@ impl Element for i64 {
 /// Stored with the bits of an `i64`, which every tensor format has.
 impl Element for u64 {
     const DTYPE: Dtype = Dtype::I64;
+}
+impl Element for half::f16 {
+    const DTYPE: Dtype = Dtype::F16;
+}
+impl Element for half::bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
 }
 impl Element for f32 {
     const DTYPE: Dtype = Dtype::F32;

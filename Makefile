@@ -1,0 +1,48 @@
+# The commands of this project; `make` alone lists them. After `make setup` plain cargo commands work as well.
+#
+# Everything is built with --release, tests, lint and docs too, so that the C++ of torch-sys compiles once and not twice.
+# Where libtorch is comes from .cargo/config.toml, which points at .libtorch and leaves a LIBTORCH of your own alone.
+# With LIBTORCH_USE_PYTORCH set, torch-sys asks Python and looks at neither, so nothing has to be undone here.
+
+CARGO ?= cargo
+
+# More arguments for `rl-train train`, as in `make train ARGS="--seed 2"`.
+ARGS ?=
+
+.PHONY: help setup setup-tests build train test bench lint doc golden clean
+
+help: ## lists these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=slim|full asks for one)
+	@scripts/setup
+
+setup-tests: # installs the Python packages that the tests compare with
+	@scripts/setup-tests
+
+build: setup ## builds the rl-train binary
+	$(CARGO) build --release
+
+train: build ## trains DQN on CartPole-v1 and evaluates it (ARGS="..." adds arguments)
+	$(CARGO) run --release --quiet -- train --algo dqn --env CartPole-v1 --config configs/dqn-cartpole.toml $(ARGS)
+
+test: setup setup-tests ## runs all tests
+	$(CARGO) test --release --workspace --no-fail-fast
+
+bench: setup ## runs all benchmarks
+	$(CARGO) bench --workspace
+
+lint: setup ## checks formatting and runs clippy, warnings being errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+doc: setup ## builds the documentation, warnings being errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace
+
+golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5 GB)
+	@scripts/setup-tests golden
+	.venv-golden/bin/python tests/golden/envs.py
+	.venv-golden/bin/python tests/golden/learn.py
+
+clean: ## removes what was built; libtorch and the Python environments stay
+	$(CARGO) clean

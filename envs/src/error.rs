@@ -1,0 +1,105 @@
+//! What can go wrong with an environment.
+
+/// Why an environment refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvError {
+    /// No environment has this id.
+    #[error("there is no environment '{id}'; did you mean '{nearest}'? known: {known}")]
+    Unknown {
+        /// What was asked for.
+        id: String,
+        /// The known id that is spelled most like it.
+        nearest: String,
+        /// Every known id, separated by commas.
+        known: String,
+    },
+    /// An action is of the wrong kind or length, out of range, or not finite.
+    #[error("{env} cannot take the action {got}; give {allowed}")]
+    Action {
+        /// The environment's id.
+        env: String,
+        /// What came.
+        got: String,
+        /// What it takes.
+        allowed: String,
+    },
+    /// A step before the first reset.
+    #[error("{env} was stepped before any reset; call reset first")]
+    NotReset {
+        /// The environment's id.
+        env: String,
+    },
+    /// A step after the episode's end.
+    #[error("{env} was stepped after its episode had ended; call reset to start the next one")]
+    Ended {
+        /// The environment's id.
+        env: String,
+    },
+    /// The caller's memory does not fit the observation.
+    #[error("an observation of {env} needs {expected}; the buffer given is {got}")]
+    Buffer {
+        /// The environment's id.
+        env: String,
+        /// Element type and count of the observation.
+        expected: String,
+        /// Element type and count of the buffer.
+        got: String,
+    },
+    /// A state to be set is not one that the environment can be in.
+    #[error("{env} cannot be put into the state {got}; give {expected}")]
+    State {
+        /// The environment's id.
+        env: String,
+        /// What came.
+        got: String,
+        /// What a state is.
+        expected: String,
+    },
+    /// Saved bytes do not decode to a state of this environment.
+    #[error(
+        "these {len} bytes are not a saved state of {env}: {why}; load what save of the same environment and version gave"
+    )]
+    Saved {
+        /// The environment's id.
+        env: String,
+        /// How many bytes came.
+        len: usize,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// A vector environment without environments.
+    #[error("a vector environment needs at least one environment; none was given")]
+    NoEnvs,
+    /// Environments of different kinds in one vector environment.
+    #[error(
+        "a vector environment holds one kind: environment 0 is {first} and environment {index} is {other}"
+    )]
+    Mixed {
+        /// Id of environment 0.
+        first: String,
+        /// Position of the one that differs.
+        index: usize,
+        /// Its id; it may also differ only in a space or limit.
+        other: String,
+    },
+    /// A batch of actions of the wrong length.
+    #[error("{envs} environments of {env} need {expected} action values in a step; {got} were given")]
+    Batch {
+        /// The environments' id.
+        env: String,
+        /// How many environments there are.
+        envs: usize,
+        /// Values expected.
+        expected: usize,
+        /// Values given.
+        got: usize,
+    },
+    /// An error of one environment of several.
+    #[error("environment {index}: {source}")]
+    At {
+        /// Its position.
+        index: usize,
+        /// Its error.
+        source: Box<EnvError>,
+    },
+}

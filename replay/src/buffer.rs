@@ -1,0 +1,195 @@
+//! The buffer, and how it is made.
+
+use crate::layout::Layout;
+use crate::ring::{Companion, Ring};
+use crate::{Key, Prioritized, Proportional, Reader, ReplayError, Writer};
+use rl_minibatch::{Sampler, Schema, Uniform};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// An experience-replay buffer: the newest `capacity` rows of a schema, shared by threads.
+///
+/// This is a handle; cloning it is cheap and gives another handle to the same buffer. Threads insert through
+/// [`writer`](Self::writer)s and draw through [`sampler`](Self::sampler)s.
+///
+/// Rows are copied in and out without holding a lock. The lock that guards the counters and the priorities is held
+/// while serials are claimed and published, rows are chosen, and priorities stored.
+#[derive(Clone)]
+pub struct Replay {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) schema: Schema,
+    pub(crate) ring: Ring<Keeper>,
+}
+
+/// What the ring's lock guards beside the rows.
+pub(crate) struct Keeper {
+    pub(crate) sampler: Box<dyn Sampler>,
+    /// Priorities that came for rows already overwritten.
+    pub(crate) stale: u64,
+}
+
+impl Companion for Keeper {
+    fn came_alive(&mut self, keys: Range<u64>) {
+        if let Some(priorities) = self.sampler.priorities() {
+            priorities.inserted(keys);
+        }
+    }
+}
+
+impl Replay {
+    /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
+    pub fn builder(schema: Schema) -> Builder {
+        Builder { schema, capacity: 0, reserve: None, choice: Choice::Uniform }
+    }
+
+    /// A handle to insert rows with. Each thread takes one of its own.
+    pub fn writer(&self) -> Writer {
+        Writer::new(self.clone())
+    }
+
+    /// A handle to draw rows with, and to send their priorities back. Each thread takes one of its own.
+    pub fn sampler(&self) -> Reader {
+        Reader::new(self.clone())
+    }
+
+    /// What a row holds.
+    pub fn schema(&self) -> &Schema {
+        &self.shared.schema
+    }
+
+    /// The most rows that are kept.
+    pub fn capacity(&self) -> usize {
+        self.shared.ring.capacity() as usize
+    }
+
+    /// Rows that can be drawn now.
+    pub fn len(&self) -> usize {
+        let live = self.live();
+        (live.end - live.start) as usize
+    }
+
+    /// Whether there is no row to draw.
+    pub fn is_empty(&self) -> bool {
+        self.live().is_empty()
+    }
+
+    /// Rows inserted since the buffer was made, those overwritten since included.
+    pub fn inserted(&self) -> u64 {
+        self.live().end
+    }
+
+    /// The keys of the rows that can be drawn now, the oldest first.
+    pub fn live(&self) -> Range<Key> {
+        self.shared.ring.lock().live()
+    }
+
+    /// Priorities that were dropped because their row had been overwritten.
+    pub fn stale_priorities(&self) -> u64 {
+        self.shared.ring.lock().companion().stale
+    }
+
+    /// Bytes reserved for rows: slots × the distance between them. They become resident as rows are first written.
+    /// A sampler's own memory comes on top.
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.ring.memory_bytes()
+    }
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay")
+            .field("live", &self.live())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Describes a buffer before it is made.
+///
+/// ```
+/// use rl_replay::{Dtype, Prioritized, Replay, Schema};
+/// let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[]))?;
+/// let replay = Replay::builder(schema)
+///     .capacity(100_000)
+///     .prioritized(Prioritized { alpha: 0.6, epsilon: 1e-6 })
+///     .build()?;
+/// assert_eq!((replay.len(), replay.capacity()), (0, 100_000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Builder {
+    schema: Schema,
+    capacity: usize,
+    reserve: Option<usize>,
+    choice: Choice,
+}
+
+enum Choice {
+    Uniform,
+    Prioritized(Prioritized),
+    Other(Box<dyn Sampler>),
+}
+
+impl Builder {
+    /// Keeps the newest `rows` rows. Has to be set.
+    pub fn capacity(mut self, rows: usize) -> Self {
+        self.capacity = rows;
+        self
+    }
+
+    /// Slots beside the capacity, at least 1, so that writers go on while rows about to be overwritten are still being
+    /// copied: the more, the further they may run ahead of the slowest reader. Also the most rows that go in under one
+    /// claim. By default a sixteenth of the capacity, but at least 64 and at most 1,024.
+    pub fn reserve(mut self, rows: usize) -> Self {
+        self.reserve = Some(rows);
+        self
+    }
+
+    /// Draws every row with the same probability, with replacement. The default.
+    pub fn uniform(mut self) -> Self {
+        self.choice = Choice::Uniform;
+        self
+    }
+
+    /// Draws rows in proportion to their priorities; see [`Proportional`].
+    pub fn prioritized(mut self, settings: Prioritized) -> Self {
+        self.choice = Choice::Prioritized(settings);
+        self
+    }
+
+    /// Draws by a sampler of your own. It must be new, made for this capacity if it depends on one, and it must draw
+    /// only from the live rows that it is given: keys outside of them are refused with [`ReplayError::BadDraw`].
+    pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
+        self.choice = Choice::Other(sampler);
+        self
+    }
+
+    /// Makes the buffer. Its memory is reserved and not touched yet.
+    ///
+    /// # Errors
+    /// [`ReplayError::NoCapacity`]; [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when
+    /// α or ε is out of range, or the reserve 0.
+    pub fn build(self) -> Result<Replay, ReplayError> {
+        let Self { schema, capacity, reserve, choice } = self;
+        if capacity == 0 {
+            return Err(ReplayError::NoCapacity);
+        }
+        let reserve = reserve.unwrap_or_else(|| (capacity / 16).clamp(64, 1024)) as u64;
+        if reserve == 0 {
+            return Err(ReplayError::Setting { name: "reserve", value: 0.0, expected: "at least 1" });
+        }
+        let capacity = capacity as u64;
+        let sampler: Box<dyn Sampler> = match choice {
+            Choice::Uniform => Box::new(Uniform),
+            Choice::Prioritized(settings) => Box::new(Proportional::new(capacity, settings)?),
+            Choice::Other(sampler) => sampler,
+        };
+        let layout = Layout::new(&schema);
+        let bytes = (u128::from(capacity) + u128::from(reserve)) * layout.stride as u128;
+        let ring = Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0 })
+            .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
+        Ok(Replay { shared: Arc::new(Shared { schema, ring }) })
+    }
+}

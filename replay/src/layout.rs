@@ -1,0 +1,67 @@
+//! How a row lies in its slot.
+
+use rl_minibatch::Schema;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// All fields of a row side by side, so that reading a small row touches as few cache lines as can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// For each field of the schema where its bytes begin, and how many they are.
+    pub(crate) fields: Vec<Span>,
+    /// Distance from slot to slot.
+    pub(crate) stride: usize,
+}
+
+/// Where a field lies in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Layout {
+    /// Fields in the schema's order without gaps; slots so far apart that a row never lies across one cache line more
+    /// than it has to: up to a line the next power of two, beyond it whole lines.
+    pub(crate) fn new(schema: &Schema) -> Self {
+        // A schema's rows can be counted in a `usize`, so this sum does not overflow; only the rounding may.
+        let mut row_bytes = 0;
+        let mut fields = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            fields.push(Span { offset: row_bytes, bytes: field.row_bytes() });
+            row_bytes += field.row_bytes();
+        }
+        let stride = if row_bytes <= LINE_BYTES {
+            row_bytes.next_power_of_two()
+        } else {
+            row_bytes.checked_next_multiple_of(LINE_BYTES).unwrap_or(usize::MAX)
+        };
+        Self { fields, stride }
+    }
+
+    /// Bytes of a ring with `capacity` + `reserve` slots; `None` when they cannot be addressed.
+    pub(crate) fn ring_bytes(&self, capacity: u64, reserve: u64) -> Option<usize> {
+        let slots = usize::try_from(capacity.checked_add(reserve)?).ok()?;
+        slots.checked_mul(self.stride).filter(|bytes| *bytes <= isize::MAX as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rl_minibatch::Dtype;
+
+    #[test]
+    fn small_rows_share_lines_and_larger_ones_begin_on_one() {
+        let stride = |obs: usize, action: (Dtype, &[usize])| {
+            Layout::new(&Schema::transition((Dtype::F32, &[obs]), action).unwrap()).stride
+        };
+        assert_eq!(stride(1, (Dtype::U8, &[])), 32); // 17 bytes
+        assert_eq!(stride(4, (Dtype::I64, &[])), 64); // 48 bytes
+        assert_eq!(stride(17, (Dtype::F32, &[6])), 192); // 168 bytes
+        let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap();
+        let offsets: Vec<_> = Layout::new(&schema).fields.iter().map(|span| span.offset).collect();
+        assert_eq!(offsets, [0, 16, 24, 28, 32]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The primitives that the ring's protocol stands on, in one place, so that the model test (`tests/model.rs`) can run
+//! the very same protocol on a scheduler of its own.
+
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Gives up `guard` until `condvar` is notified, then takes the lock again.
+pub(crate) fn wait<'a, T>(condvar: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(&mut guard);
+    guard
+}
+
+/// Called between two fields of a row that is being copied. Here it is nothing; the model lets other threads run, so
+/// that a row read half-written would show.
+#[inline(always)]
+pub(crate) fn midway() {}

@@ -1,0 +1,87 @@
+//! Inserting rows.
+
+use crate::{Key, Replay, ReplayError};
+use rl_minibatch::Schema;
+
+/// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
+///
+/// A writer waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows ago (see
+/// [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    replay: Replay,
+}
+
+impl Writer {
+    pub(crate) fn new(replay: Replay) -> Self {
+        Self { replay }
+    }
+
+    /// What a row holds.
+    pub fn schema(&self) -> &Schema {
+        self.replay.schema()
+    }
+
+    /// Inserts one row: for each field of the schema, in its order, the bytes of its elements in native byte order.
+    /// Returns the row's key. When the buffer is full the oldest row goes.
+    ///
+    /// The row can be drawn when this returns, unless another writer has claimed an earlier key and is still copying; it
+    /// then becomes live together with that one. Cost: two short locks, one copy, and O(log capacity) for its priority.
+    ///
+    /// # Errors
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then.
+    pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
+        check_rows(self.schema(), 1, row)?;
+        let mut claim = self.replay.shared.ring.claim(1);
+        let key = claim.keys().start;
+        claim.write(0, row);
+        claim.publish();
+        Ok(key)
+    }
+
+    /// Inserts `rows` rows: for each field of the schema a slice of `rows` × its `row_bytes` bytes, row after row.
+    ///
+    /// Cheaper than as many calls of [`push`](Self::push): the lock is taken once for up to a
+    /// [reserve](crate::Builder::reserve) of rows. Up to that many rows have keys that follow each other; between
+    /// larger pieces those of other writers may come.
+    ///
+    /// # Errors
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then, of no row.
+    pub fn push_rows(&mut self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
+        check_rows(self.schema(), rows, columns)?;
+        let ring = &self.replay.shared.ring;
+        let mut row = 0;
+        while row < rows {
+            let piece = ring.reserve().min((rows - row) as u64);
+            let mut claim = ring.claim(piece);
+            for _ in 0..piece {
+                claim.write(row, columns);
+                row += 1;
+            }
+            claim.publish();
+        }
+        Ok(())
+    }
+}
+
+/// Checks that `columns` are `rows` rows of `schema`, every float among them finite.
+pub(crate) fn check_rows(schema: &Schema, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
+    let fields = schema.fields();
+    if columns.len() != fields.len() {
+        return Err(ReplayError::Columns { expected: fields.len(), got: columns.len() });
+    }
+    for (field, column) in fields.iter().zip(columns) {
+        let (row_bytes, got) = (field.row_bytes(), column.len());
+        if row_bytes.checked_mul(rows) != Some(got) {
+            let expected = row_bytes.saturating_mul(rows);
+            return Err(ReplayError::Bytes { column: field.name.clone(), rows, expected, got });
+        }
+    }
+    for (field, column) in fields.iter().zip(columns) {
+        if let Some(position) = field.dtype.first_non_finite(column) {
+            let (row, element) = (position / field.elements(), position % field.elements());
+            return Err(ReplayError::NotFinite { row, column: field.name.clone(), element });
+        }
+    }
+    Ok(())
+}

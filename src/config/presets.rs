@@ -1,0 +1,28 @@
+//! The files of `configs/`, built into the binary: tuned values of an algorithm on an environment.
+
+use toml::Table;
+
+/// Every preset; one line a file.
+const FILES: &[(&str, &str)] = &[
+    ("configs/dqn-cartpole.toml", include_str!("../../configs/dqn-cartpole.toml")),
+    ("configs/dqn-acrobot.toml", include_str!("../../configs/dqn-acrobot.toml")),
+    ("configs/dqn-mountaincar.toml", include_str!("../../configs/dqn-mountaincar.toml")),
+    ("configs/ddpg-pendulum.toml", include_str!("../../configs/ddpg-pendulum.toml")),
+    ("configs/ddpg-mountaincar-continuous.toml", include_str!("../../configs/ddpg-mountaincar-continuous.toml")),
+];
+
+/// The presets as (file name, parsed table).
+///
+/// # Panics
+/// When a built-in file is not TOML; a test reads them all.
+pub fn presets() -> impl Iterator<Item = (&'static str, Table)> {
+    FILES.iter().map(|(name, text)| {
+        (*name, text.parse().unwrap_or_else(|e| panic!("the built-in {name} is not TOML: {e}")))
+    })
+}
+
+/// The preset of `algo` on `env`, if there is one.
+pub(super) fn preset(algo: &str, env: &str) -> Option<(&'static str, Table)> {
+    let is = |table: &Table, key: &str, value: &str| table.get(key).and_then(|v| v.as_str()) == Some(value);
+    presets().find(|(_, table)| is(table, "algo", algo) && is(table, "env", env))
+}

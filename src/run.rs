@@ -1,0 +1,167 @@
+//! A run's folder: what lies where, and what its summary says.
+
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Meta};
+use crate::config::{Config, to_toml};
+use crate::error::{CommandError, Result, io, usage};
+use crate::evaluation::Evaluation;
+use crate::trainer::Trainer;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Which of a run's checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Which {
+    /// The last one written.
+    Latest,
+    /// The one with the best evaluation during training.
+    Best,
+}
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// A new folder for a run of `config`: `out`, or the first free one of `runs/ALGO-ENV-seedN`, `…-2`, `…-3`.
+    ///
+    /// # Errors
+    /// [`CommandError::Usage`] when `out` already holds a run.
+    pub fn create(out: Option<&Path>, config: &Config) -> Result<Self> {
+        let path = match out {
+            Some(out) if out.join("config.toml").exists() => {
+                let out = out.display();
+                return usage(format!("{out} already holds a run; go on with --resume {out}, or name another --out"));
+            }
+            Some(out) => out.to_path_buf(),
+            None => {
+                let first = PathBuf::from("runs").join(format!("{}-{}-seed{}", config.algo, config.env, config.seed));
+                let numbered = |i: u32| match i {
+                    1 => first.clone(),
+                    _ => PathBuf::from(format!("{}-{i}", first.display())),
+                };
+                (1..).map(numbered).find(|path| !path.exists()).expect("some number is free")
+            }
+        };
+        let run = Self { path };
+        std::fs::create_dir_all(run.path.join("checkpoints"))
+            .map_err(io(format!("cannot make the folder {}", run.path.display())))?;
+        run.write_config(config)?;
+        Ok(run)
+    }
+
+    /// The folder of a run that there is already.
+    pub fn open(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes config.toml: everything resolved, enough to run it again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        self.write("config.toml", &to_toml(config))
+    }
+
+    /// Writes summary.json.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_summary(&self, summary: &Summary) -> Result<()> {
+        let text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
+        self.write("summary.json", &(text + "\n"))
+    }
+
+    /// Written aside and renamed, so that a reader never sees half a file.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path.join(name);
+        let failed = |e| io(format!("cannot write {}", path.display()))(e);
+        let file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
+        std::fs::write(file.path(), text).map_err(failed)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        }
+        file.persist(&path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
+    fn checkpoint_path(&self, which: Which) -> PathBuf {
+        let name = match which {
+            Which::Latest => "latest.safetensors",
+            Which::Best => "best.safetensors",
+        };
+        self.path.join("checkpoints").join(name)
+    }
+
+    /// Saves all of `trainer`'s state.
+    ///
+    /// # Errors
+    /// [`CommandError::Failed`] when it cannot be written; the earlier checkpoint is then untouched.
+    pub fn save(&self, which: Which, trainer: &mut Trainer) -> Result<()> {
+        let config = trainer.config();
+        let meta = Meta { algo: config.algo.clone(), env: config.env.clone(), config: to_toml(config) };
+        Ok(checkpoint::save(&self.checkpoint_path(which), &meta, |v| trainer.visit(v))?)
+    }
+
+    /// Opens and verifies a checkpoint of this run, which was made with `config`.
+    ///
+    /// # Errors
+    /// [`CommandError::Usage`] when it is missing, damaged, or of another version, algorithm or environment.
+    pub fn load(&self, which: Which, config: &Config) -> Result<Checkpoint> {
+        if which == Which::Best && !self.checkpoint_path(which).exists() {
+            let path = self.path.display();
+            return usage(format!("{path} has no best checkpoint: it was never evaluated; use --checkpoint latest"));
+        }
+        let checkpoint = checkpoint::open(&self.checkpoint_path(which))?;
+        checkpoint.expect(&config.algo, &config.env)?;
+        Ok(checkpoint)
+    }
+}
+
+impl From<CheckpointError> for CommandError {
+    fn from(e: CheckpointError) -> Self {
+        match e.is_users_mistake() {
+            true => CommandError::Usage(e.to_string()),
+            false => CommandError::Failed(e.to_string()),
+        }
+    }
+}
+
+/// summary.json.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// Algorithm.
+    pub algo: String,
+    /// Environment.
+    pub env: String,
+    /// Seed.
+    pub seed: u64,
+    /// Device that the learner computed on.
+    pub device: String,
+    /// Environment steps taken.
+    pub env_steps: u64,
+    /// Updates made.
+    pub updates: u64,
+    /// Training episodes ended.
+    pub episodes: u64,
+    /// Seconds of wall-clock time, those before a resumption included, without the final evaluation.
+    pub wall_s: f64,
+    /// env_steps / wall_s.
+    pub env_steps_per_s: f64,
+    /// updates / wall_s.
+    pub updates_per_s: f64,
+    /// The evaluation at the end.
+    pub eval: Evaluation,
+    /// Version of rl-train.
+    pub version: String,
+    /// Commit that it was built from.
+    pub git: String,
+}

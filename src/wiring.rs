@@ -1,0 +1,89 @@
+//! From a configuration to the parts of a run. Here environments and replay buffers meet.
+
+use crate::config::Config;
+use crate::error::{CommandError, Result, usage};
+use rand::SeedableRng;
+use rl_envs::{EnvSpec, Space};
+use rl_learn::{ActionSpace, Agent, Device, Dtype, Rng, Schema, Spaces};
+use rl_replay::{Prioritized, Replay};
+
+/// What each random generator of a run is for. Each has a stream of its own, so that a change in how one is used leaves the
+/// others as they were.
+#[derive(Clone, Copy, Debug)]
+pub enum Stream {
+    /// Initial weights, exploration.
+    Agent,
+    /// Which transitions are drawn.
+    Sampling,
+    /// Resets of the training environments.
+    Envs,
+}
+
+/// The generator of `stream` in a run seeded with `seed`.
+pub fn rng(seed: u64, stream: Stream) -> Rng {
+    // seed_from_u64 mixes with SplitMix64; neighbouring seeds give unrelated streams, which the jumps then keep apart.
+    let mut rng = Rng::seed_from_u64(seed);
+    (0..stream as u32).for_each(|_| rng.jump());
+    rng
+}
+
+/// What the environment called `id` is.
+///
+/// # Errors
+/// [`CommandError::Usage`] with the nearest known name when there is none.
+pub fn env_spec(id: &str) -> Result<EnvSpec> {
+    let env = rl_envs::make(id).map_err(|e| CommandError::Usage(e.to_string()))?;
+    Ok(env.spec().clone())
+}
+
+/// The observations and actions of `spec`, as algorithms see them.
+///
+/// # Errors
+/// [`CommandError::Usage`] for spaces that no algorithm here can use.
+pub fn spaces(spec: &EnvSpec) -> Result<Spaces> {
+    let (obs_dtype, obs_shape) = match &spec.observation {
+        Space::Box { dtype: rl_envs::Dtype::F32, shape, .. } => (Dtype::F32, shape.clone()),
+        other => return usage(format!("{} has observations {other}; float32 boxes can be learned from", spec.id)),
+    };
+    let action = match &spec.action {
+        Space::Discrete { n } => ActionSpace::Discrete { n: *n },
+        Space::Box { low, high, .. } => ActionSpace::Continuous { low: low.clone(), high: high.clone() },
+        other => return usage(format!("{} takes actions {other}; no algorithm here gives those", spec.id)),
+    };
+    Ok(Spaces { obs_dtype, obs_shape, action })
+}
+
+/// What a transition of these spaces holds.
+///
+/// # Errors
+/// [`CommandError::Usage`] when a space is empty.
+pub fn schema(spaces: &Spaces) -> Result<Schema> {
+    let (dtype, shape) = spaces.action_layout();
+    Schema::transition((spaces.obs_dtype, &spaces.obs_shape), (dtype, &shape))
+        .map_err(|e| CommandError::Usage(e.to_string()))
+}
+
+/// The configured agent, new.
+///
+/// # Errors
+/// [`CommandError::Usage`] when its configuration is refused or it does not suit the environment.
+pub fn build_agent(config: &Config, device: Device) -> Result<Box<dyn Agent>> {
+    let algo = rl_agents::algo(&config.algo)
+        .ok_or_else(|| CommandError::Usage(format!("unknown algorithm '{}'", config.algo)))?;
+    Ok(algo.build(config.agent.clone(), &spaces(&env_spec(&config.env)?)?, rng(config.seed, Stream::Agent), device)?)
+}
+
+/// The configured replay buffer, empty.
+///
+/// # Errors
+/// [`CommandError::Usage`] when its settings are refused or it does not fit into memory.
+pub fn build_replay(config: &Config, schema: Schema) -> Result<Replay> {
+    let replay = &config.replay;
+    let builder = Replay::builder(schema).capacity(replay.capacity);
+    let builder = if replay.prioritized {
+        builder.prioritized(Prioritized { alpha: replay.alpha, epsilon: replay.priority_epsilon })
+    } else {
+        builder.uniform()
+    };
+    builder.build().map_err(|e| CommandError::Usage(format!("replay: {e}")))
+}
