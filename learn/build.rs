@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo::rerun-if-changed=native");
     println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
-    let lib = PathBuf::from(std::env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells its libtorch's folder"));
+    let lib = PathBuf::from(
+        std::env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells its libtorch's folder"),
+    );
     let root = std::env::var_os("LIBTORCH_INCLUDE")
         .map(PathBuf::from)
         .unwrap_or_else(|| lib.parent().unwrap_or(Path::new("/")).to_path_buf());

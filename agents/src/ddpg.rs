@@ -11,9 +11,10 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, weighted_mean};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig, Mode,
-    Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
-    clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
+    ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig,
+    Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor,
+    Tensor, Update, clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module,
+    walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -171,7 +172,9 @@ impl AlgoConfig for DdpgConfig {
 
     fn build(self, spaces: &Spaces, mut rng: Rng, device: Device) -> Result<Box<dyn Agent>, AgentError> {
         let ActionSpace::Continuous { low, high } = &spaces.action else {
-            return refuse("ddpg needs continuous actions and this environment's are discrete; use --algo dqn");
+            return refuse(
+                "ddpg needs continuous actions and this environment's are discrete; use --algo dqn",
+            );
         };
         if low.iter().chain(high).any(|bound| !bound.is_finite()) {
             return refuse("ddpg needs bounded actions and this environment's have an infinite bound");
@@ -244,8 +247,7 @@ impl Agent for Ddpg {
             // Acting is evaluation: running statistics normalize, also a single observation.
             Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval)),
             Mode::Explore { .. } => {
-                let noise: Vec<f64> =
-                    (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
+                let noise: Vec<f64> = (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
                 let noise =
                     Tensor::from_slice(&noise).to_kind(Kind::Float).reshape(shape).to_device(self.device);
                 let unit = no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval));

@@ -7,9 +7,9 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, weighted_mean};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module, Optimizer,
-    OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update, clip_norm,
-    gradients, no_grad, parameters, scalar, scope, value, visit_module,
+    ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module,
+    Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
+    clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,9 @@ impl AlgoConfig for DqnConfig {
 
     fn build(self, spaces: &Spaces, mut rng: Rng, device: Device) -> Result<Box<dyn Agent>, AgentError> {
         let ActionSpace::Discrete { n } = spaces.action else {
-            return refuse("dqn needs discrete actions and this environment's are continuous; use --algo ddpg");
+            return refuse(
+                "dqn needs discrete actions and this environment's are continuous; use --algo ddpg",
+            );
         };
         check_hidden(&self.hidden)?;
         let checks = [
@@ -155,7 +157,10 @@ impl Agent for Dqn {
         };
         // One draw decides for each environment apart, so that they do not explore in step.
         let random: Vec<Option<i64>> = (0..rows)
-            .map(|_| (epsilon > 0.0 && self.rng.random_bool(epsilon)).then(|| self.rng.random_range(0..self.actions)))
+            .map(|_| {
+                (epsilon > 0.0 && self.rng.random_bool(epsilon))
+                    .then(|| self.rng.random_range(0..self.actions))
+            })
             .collect();
         if let Some(random) = random.iter().copied().collect::<Option<Vec<i64>>>() {
             return Ok(Tensor::from_slice(&random));
@@ -181,7 +186,8 @@ impl Agent for Dqn {
             };
             &batch["reward"] + &batch["discount"] * best
         });
-        let q = self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
+        let q =
+            self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
         let loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
 
         let gradients = gradients(&loss, self.optimizer.parameters());

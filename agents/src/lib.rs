@@ -97,7 +97,9 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, AgentError> {
 /// Checks the widths of hidden layers.
 fn check_hidden(hidden: &[i64]) -> Result<(), AgentError> {
     match hidden.iter().find(|&&width| width < 1) {
-        Some(width) => refuse(format!("agent.hidden has a layer of width {width}; every width must be at least 1")),
+        Some(width) => {
+            refuse(format!("agent.hidden has a layer of width {width}; every width must be at least 1"))
+        }
         None => Ok(()),
     }
 }

@@ -14,7 +14,9 @@ pub enum DeviceError {
         name: String,
     },
     /// libtorch has no usable CUDA half here.
-    #[error("device '{name}' cannot be had: {why}; use --device cpu, or on a machine with an NVIDIA driver run `make setup LIBTORCH_KIND=full`")]
+    #[error(
+        "device '{name}' cannot be had: {why}; use --device cpu, or on a machine with an NVIDIA driver run `make setup LIBTORCH_KIND=full`"
+    )]
     NoCuda {
         /// What was asked for.
         name: String,

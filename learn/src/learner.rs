@@ -69,7 +69,8 @@ impl Learner {
         scalar(visitor, "updates", &mut self.updates)?;
         value(visitor, "rng", &mut self.rng)?;
         scope(visitor, "pending", |v| {
-            let invalid = |e: tch::TchError| StateError::Invalid { path: "pending".to_string(), why: e.to_string() };
+            let invalid =
+                |e: tch::TchError| StateError::Invalid { path: "pending".to_string(), why: e.to_string() };
             let mut pending: Option<(Vec<u64>, Vec<f32>)> = match &self.pending {
                 Some((keys, td_error)) => Some((keys.clone(), to_host(td_error).map_err(invalid)?)),
                 None => None,

@@ -35,5 +35,7 @@ pub use staging::{MiniBatch, Staging};
 pub use state::visit_tensor;
 
 // The crates above name what they need of the crates below through here, so that one arrow is enough.
-pub use rl_minibatch::{Dtype, MemoryState, Rng, Schema, SchemaError, StateError, StateVisitor, scalar, scope, value};
+pub use rl_minibatch::{
+    Dtype, MemoryState, Piece, Rng, Schema, SchemaError, StateError, StateVisitor, scalar, scope, value,
+};
 pub use tch::{Device, Kind, TchError, Tensor, no_grad};

@@ -133,7 +133,8 @@ impl OptimizerConfig {
                 not_negative("momentum", momentum)?;
                 not_negative("weight_decay", weight_decay)
             }
-            Self::Adam { beta1, beta2, eps, weight_decay } | Self::AdamW { beta1, beta2, eps, weight_decay } => {
+            Self::Adam { beta1, beta2, eps, weight_decay }
+            | Self::AdamW { beta1, beta2, eps, weight_decay } => {
                 fraction("beta1", beta1)?;
                 fraction("beta2", beta2)?;
                 not_negative("eps", eps)?;
@@ -172,7 +173,11 @@ impl Optimizer {
         };
         let slots = match &config {
             OptimizerConfig::Sgd { momentum, .. } => {
-                if *momentum > 0.0 { vec![("momentum", zeros())] } else { vec![] }
+                if *momentum > 0.0 {
+                    vec![("momentum", zeros())]
+                } else {
+                    vec![]
+                }
             }
             OptimizerConfig::RmsProp { momentum, centered, .. } => {
                 let mut slots = vec![("square_avg", zeros())];

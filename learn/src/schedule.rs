@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 /// A value as a function of a count: of updates for learning rates, of environment steps for exploration and β. Absolute
 /// counts, not fractions of a run: a run that is made longer, or resumed, goes through the same values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a number, or { kind = \"linear\"|\"exponential\", start = X, end = Y, steps = N }")]
+#[serde(
+    untagged,
+    expecting = "a number, or { kind = \"linear\"|\"exponential\", start = X, end = Y, steps = N }"
+)]
 pub enum Schedule {
     /// Always the same.
     Constant(f64),
@@ -112,7 +115,12 @@ mod tests {
 
     #[test]
     fn refuses_values_out_of_bounds() {
-        assert!(Schedule::linear(1.0, -0.1, 10).check("epsilon", 0.0, 1.0).unwrap_err().contains("epsilon is -0.1"));
+        assert!(
+            Schedule::linear(1.0, -0.1, 10)
+                .check("epsilon", 0.0, 1.0)
+                .unwrap_err()
+                .contains("epsilon is -0.1")
+        );
         assert!(Schedule::exponential(1.0, 0.0, 10).check("lr", 0.0, 1.0).is_err());
         assert!(Schedule::Constant(0.0).check("lr", 0.0, 1.0).is_ok());
     }

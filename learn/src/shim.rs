@@ -240,7 +240,10 @@ pub(crate) fn foreach_clip_norm(grads: &[Tensor], max_norm: f64) -> Result<Tenso
 }
 
 fn optional(params: &[Tensor], list: &[Tensor]) -> Vec<*mut C_tensor> {
-    assert!(list.is_empty() || list.len() == params.len(), "an optional list is empty or as long as the parameters");
+    assert!(
+        list.is_empty() || list.len() == params.len(),
+        "an optional list is empty or as long as the parameters"
+    );
     pointers(list)
 }
 

@@ -97,7 +97,8 @@ impl Staging {
             // resized; it is borrowed mutably through `self` for as long as the slice lives.
             unsafe { host_bytes(tensor, self.rows * field.row_bytes()) }
         });
-        let columns = BatchMut::new(&self.schema, self.rows, columns).expect("staging is made for its schema");
+        let columns =
+            BatchMut::new(&self.schema, self.rows, columns).expect("staging is made for its schema");
         let weight = self.pinned_weight.as_mut().unwrap_or(&mut self.batch.weight);
         // SAFETY: as above, `rows` f32.
         let weight = unsafe { host_bytes(weight, self.rows * size_of::<f32>()) };

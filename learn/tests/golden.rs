@@ -1,11 +1,11 @@
 //! Forward, backward, losses, clipping, optimizers and batch normalization against PyTorch 2.11's own values, made by
 //! `tests/golden/learn.py`.
 
-use rl_learn::{
-    Activation, BatchNorm1d, Device, Kind, Mlp, MlpConfig, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Tensor,
-    clip_norm, gradients, loss, no_grad, parameters,
-};
 use rand::SeedableRng;
+use rl_learn::{
+    Activation, BatchNorm1d, Device, Kind, Mlp, MlpConfig, Module, Optimizer, OptimizerConfig, Phase, Rng,
+    Role, Tensor, clip_norm, gradients, loss, no_grad, parameters,
+};
 use safetensors::SafeTensors;
 
 const FILE: &[u8] = include_bytes!("golden/learn.safetensors");
@@ -30,7 +30,8 @@ fn assert_close(name: &str, found: &Tensor) {
     let found = found.detach().to_kind(Kind::Double);
     assert_eq!(found.size(), expected.size(), "{name}: shape");
     let floor = expected.abs().max().double_value(&[]) * 1e-3;
-    let error = ((&found - &expected).abs() / expected.abs().clamp_min(floor.max(1e-12))).max().double_value(&[]);
+    let error =
+        ((&found - &expected).abs() / expected.abs().clamp_min(floor.max(1e-12))).max().double_value(&[]);
     assert!(error <= 1e-6, "{name}: relative error {error:e}\nfound {found:?}\nexpected {expected:?}");
 }
 
@@ -115,11 +116,23 @@ fn twenty_steps_of_every_optimizer() {
         ("sgd_nesterov", sgd(0.9, 0.0, 0.05, true)),
         (
             "rmsprop",
-            OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0, momentum: 0.0, centered: false },
+            OptimizerConfig::RmsProp {
+                alpha: 0.99,
+                eps: 1e-8,
+                weight_decay: 0.0,
+                momentum: 0.0,
+                centered: false,
+            },
         ),
         (
             "rmsprop_centered",
-            OptimizerConfig::RmsProp { alpha: 0.95, eps: 1e-3, weight_decay: 0.05, momentum: 0.9, centered: true },
+            OptimizerConfig::RmsProp {
+                alpha: 0.95,
+                eps: 1e-3,
+                weight_decay: 0.05,
+                momentum: 0.9,
+                centered: true,
+            },
         ),
         ("adam", OptimizerConfig::adam()),
         ("adam_decay", OptimizerConfig::Adam { beta1: 0.8, beta2: 0.95, eps: 1e-4, weight_decay: 0.05 }),

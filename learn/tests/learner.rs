@@ -2,8 +2,8 @@
 
 use rand::SeedableRng;
 use rl_learn::{
-    Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError, StateVisitor,
-    Tensor, Update,
+    Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError,
+    StateVisitor, Tensor, Update,
 };
 use rl_replay::{Prioritized, Replay};
 

@@ -3,8 +3,9 @@
 use rand::SeedableRng;
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    Activation, BatchNorm1d, Device, Dtype, Kind, MemoryState, Mlp, MlpConfig, Optimizer, OptimizerConfig, Phase, Rng,
-    Schema, Staging, Tensor, buffers, clip_norm, gradients, loss, no_grad, parameters, visit_module,
+    Activation, BatchNorm1d, Device, Dtype, Kind, MemoryState, Mlp, MlpConfig, Optimizer, OptimizerConfig,
+    Phase, Rng, Schema, Staging, Tensor, buffers, clip_norm, gradients, loss, no_grad, parameters,
+    visit_module,
 };
 
 fn net(batch_norm: bool, seed: u64) -> Mlp {
@@ -79,7 +80,9 @@ fn a_perceptron_with_batch_norm_moves_its_statistics_in_training_only() {
     let changed = saved(&net).differences(&before);
     let expected: Vec<String> = ["input_norm", "norms.0", "norms.1"]
         .iter()
-        .flat_map(|norm| ["num_batches_tracked", "running_mean", "running_var"].map(|s| format!("{norm}.{s}")))
+        .flat_map(|norm| {
+            ["num_batches_tracked", "running_mean", "running_var"].map(|s| format!("{norm}.{s}"))
+        })
         .collect();
     assert_eq!(changed, expected);
     assert_ne!(floats(&train), floats(&net.forward(&x, Phase::Eval)), "batch and running statistics differ");
@@ -131,7 +134,8 @@ fn an_optimizer_goes_on_where_its_state_was_saved() {
         let whole = net(false, 1);
         let mut optimizer = Optimizer::new(config.clone(), parameters(&whole));
         (0..3).for_each(|i| step(&whole, &mut optimizer, i, 0.02));
-        let (saved_net, saved_optimizer) = (saved(&whole), MemoryState::save(|v| optimizer.visit(v)).unwrap());
+        let (saved_net, saved_optimizer) =
+            (saved(&whole), MemoryState::save(|v| optimizer.visit(v)).unwrap());
         step(&whole, &mut optimizer, 3, 0.02);
         step(&whole, &mut optimizer, 4, 0.01);
 
@@ -150,14 +154,14 @@ fn an_optimizer_goes_on_where_its_state_was_saved() {
 fn a_batch_norm_layer_refuses_a_single_row_to_train_on() {
     let norm = BatchNorm1d::new(4, Kind::Float, Device::Cpu);
     let one = batch(1).narrow(0, 0, 1);
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| norm.forward(&one, Phase::Train))).is_err());
+    assert!(
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| norm.forward(&one, Phase::Train))).is_err()
+    );
 }
 
 #[test]
 fn clipping_leaves_small_gradients_and_shortens_large_ones() {
-    let norm_of = |tensors: &[Tensor]| {
-        tensors.iter().flat_map(floats).map(|v| v * v).sum::<f64>().sqrt()
-    };
+    let norm_of = |tensors: &[Tensor]| tensors.iter().flat_map(floats).map(|v| v * v).sum::<f64>().sqrt();
     let make = || vec![Tensor::from_slice(&[3.0f32, 0.0]), Tensor::from_slice(&[0.0f32, 4.0])];
     let small = make();
     assert_eq!(clip_norm(&small, 10.0).unwrap().double_value(&[]), 5.0);

@@ -1,0 +1,219 @@
+//! DQN against its equations written out in plain Rust, for a linear Q-function whose weights are read from the agent's state.
+
+use rand::{RngExt, SeedableRng};
+use rl_agents::algo;
+use rl_learn::{ActionSpace, Agent, Device, Dtype, MemoryState, MiniBatch, Mode, Piece, Rng, Spaces, Tensor};
+use serde_json::json;
+
+const OBS: usize = 3;
+const ACTIONS: usize = 4;
+const ROWS: usize = 16;
+
+fn agent(config: serde_json::Value) -> Box<dyn Agent> {
+    let spaces =
+        Spaces { obs_dtype: Dtype::F32, obs_shape: vec![OBS], action: ActionSpace::Discrete { n: ACTIONS } };
+    let dqn = algo("dqn").unwrap();
+    let mut full = dqn.defaults();
+    full["hidden"] = json!([]);
+    for (key, value) in config.as_object().unwrap() {
+        full[key] = value.clone();
+    }
+    dqn.build(full, &spaces, Rng::seed_from_u64(1), Device::Cpu).unwrap()
+}
+
+fn state(agent: &mut dyn Agent) -> MemoryState {
+    MemoryState::save(|v| agent.visit(v)).unwrap()
+}
+
+fn numbers(state: &MemoryState, path: &str) -> Vec<f32> {
+    match state.get(path) {
+        Some(Piece::Array { bytes, .. }) => {
+            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
+        }
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+/// Gives the target network other weights than the online one, so that it matters which of them is asked.
+fn scramble_target(agent: &mut dyn Agent) {
+    let mut state = state(agent);
+    for name in ["weight", "bias"] {
+        let Some(Piece::Array { bytes, .. }) = state.get_mut(&format!("target.layers.0.{name}")) else {
+            panic!()
+        };
+        for chunk in bytes.as_chunks_mut::<4>().0 {
+            *chunk = (-1.5 * f32::from_ne_bytes(*chunk) + 0.1).to_ne_bytes();
+        }
+    }
+    state.load(|v| agent.visit(v)).unwrap();
+}
+
+struct Rows {
+    obs: Vec<[f32; OBS]>,
+    action: Vec<i64>,
+    reward: Vec<f32>,
+    discount: Vec<f32>,
+    next_obs: Vec<[f32; OBS]>,
+    weight: Vec<f32>,
+}
+
+impl Rows {
+    fn random() -> Self {
+        let mut rng = Rng::seed_from_u64(2);
+        let mut obs = || -> Vec<[f32; OBS]> {
+            (0..ROWS).map(|_| std::array::from_fn(|_| rng.random_range(-2.0..2.0))).collect()
+        };
+        let (obs, next_obs) = (obs(), obs());
+        Self {
+            obs,
+            next_obs,
+            action: (0..ROWS).map(|i| (i % ACTIONS) as i64).collect(),
+            reward: (0..ROWS).map(|i| i as f32 * 0.3 - 2.0).collect(),
+            // Terminal, one-step and three-step rows.
+            discount: (0..ROWS).map(|i| [0.0, 0.99, 0.970299][i % 3]).collect(),
+            weight: (0..ROWS).map(|i| 1.0 / (1.0 + i as f32)).collect(),
+        }
+    }
+
+    fn batch(&self) -> MiniBatch {
+        let matrix =
+            |rows: &[[f32; OBS]]| Tensor::from_slice(rows.as_flattened()).reshape([ROWS as i64, OBS as i64]);
+        let columns = vec![
+            ("obs".to_string(), matrix(&self.obs)),
+            ("action".to_string(), Tensor::from_slice(&self.action)),
+            ("reward".to_string(), Tensor::from_slice(&self.reward)),
+            ("discount".to_string(), Tensor::from_slice(&self.discount)),
+            ("next_obs".to_string(), matrix(&self.next_obs)),
+        ];
+        MiniBatch::new(columns, Tensor::from_slice(&self.weight))
+    }
+}
+
+/// Q(s, ·) of one linear layer; with the dueling form its first output is V.
+fn q(state: &MemoryState, net: &str, dueling: bool, obs: &[f32; OBS]) -> Vec<f64> {
+    let (weight, bias) =
+        (numbers(state, &format!("{net}.layers.0.weight")), numbers(state, &format!("{net}.layers.0.bias")));
+    let out: Vec<f64> = bias
+        .iter()
+        .zip(weight.chunks(OBS))
+        .map(|(b, w)| {
+            f64::from(*b) + w.iter().zip(obs).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
+        })
+        .collect();
+    if !dueling {
+        return out;
+    }
+    let mean = out[1..].iter().sum::<f64>() / ACTIONS as f64;
+    out[1..].iter().map(|advantage| out[0] + advantage - mean).collect()
+}
+
+fn argmax(values: &[f64]) -> usize {
+    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap()
+}
+
+#[test]
+fn errors_and_loss_follow_the_equations() {
+    for (double, dueling, loss) in
+        [(false, false, "huber"), (true, false, "huber"), (false, true, "mse"), (true, true, "mse")]
+    {
+        let mut agent = agent(json!({ "double": double, "dueling": dueling, "loss": loss }));
+        scramble_target(&mut *agent);
+        let state = state(&mut *agent);
+        let rows = Rows::random();
+        let update = agent.update(&rows.batch()).unwrap();
+
+        let found: Vec<f32> = Vec::try_from(&update.td_error).unwrap();
+        let mut expected_loss = 0.0;
+        for i in 0..ROWS {
+            let target_q = q(&state, "target", dueling, &rows.next_obs[i]);
+            let chooser =
+                if double { q(&state, "online", dueling, &rows.next_obs[i]) } else { target_q.clone() };
+            let y = f64::from(rows.reward[i]) + f64::from(rows.discount[i]) * target_q[argmax(&chooser)];
+            let delta = y - q(&state, "online", dueling, &rows.obs[i])[rows.action[i] as usize];
+            assert!(
+                (f64::from(found[i]) - delta.abs()).abs() < 1e-5,
+                "row {i}: {} and {}",
+                found[i],
+                delta.abs()
+            );
+            let each = match loss {
+                "mse" => delta * delta,
+                _ if delta.abs() <= 1.0 => delta * delta / 2.0,
+                _ => delta.abs() - 0.5,
+            };
+            expected_loss += f64::from(rows.weight[i]) * each / ROWS as f64;
+        }
+        let (name, found_loss) = &update.scalars[0];
+        assert_eq!(*name, "loss");
+        assert!((found_loss.double_value(&[]) - expected_loss).abs() < 1e-5 * expected_loss.max(1.0));
+    }
+}
+
+#[test]
+fn the_target_network_follows_when_it_is_due_and_not_before() {
+    let mut agent = agent(json!({ "target_update_every": 3 }));
+    let target = |agent: &mut dyn Agent| numbers(&state(agent), "target.layers.0.weight");
+    let online = |agent: &mut dyn Agent| numbers(&state(agent), "online.layers.0.weight");
+    let (rows, start) = (Rows::random(), target(&mut *agent));
+    for _ in 0..2 {
+        agent.update(&rows.batch()).unwrap();
+        assert_eq!(target(&mut *agent), start);
+        assert_ne!(online(&mut *agent), start);
+    }
+    agent.update(&rows.batch()).unwrap();
+    assert_eq!(target(&mut *agent), online(&mut *agent));
+}
+
+/// Of 20,000 random actions a fraction ε·(n − 1)/n differs from the greedy one; 5 standard errors.
+#[test]
+fn exploration_is_as_frequent_as_epsilon_says_and_greedy_has_none() {
+    let mut agent = agent(json!({ "epsilon": { "kind": "linear", "start": 1.0, "end": 0.2, "steps": 100 } }));
+    let obs = Tensor::from_slice(&[0.3f32, -0.2, 0.9]).reshape([1, OBS as i64]).repeat([20_000, 1]);
+    let actions = |agent: &mut dyn Agent, mode| Vec::<i64>::try_from(agent.act(&obs, mode).unwrap()).unwrap();
+    let greedy = actions(&mut *agent, Mode::Greedy);
+    assert!(greedy.iter().all(|a| *a == greedy[0]));
+    for (mode, epsilon) in [
+        (Mode::Random, 1.0),
+        (Mode::Explore { env_steps: 50 }, 0.6),
+        (Mode::Explore { env_steps: 1_000 }, 0.2),
+    ] {
+        let chosen = actions(&mut *agent, mode);
+        assert!(chosen.iter().all(|a| (0..ACTIONS as i64).contains(a)));
+        let differing = chosen.iter().filter(|a| **a != greedy[0]).count() as f64 / 20_000.0;
+        let expected = epsilon * (ACTIONS - 1) as f64 / ACTIONS as f64;
+        let error = (expected * (1.0 - expected) / 20_000.0).sqrt();
+        assert!((differing - expected).abs() < 5.0 * error, "{mode:?}: {differing}, expected {expected}");
+    }
+}
+
+#[test]
+fn bad_settings_are_one_line_that_names_the_key() {
+    let spaces = |action| Spaces { obs_dtype: Dtype::F32, obs_shape: vec![OBS], action };
+    let dqn = algo("dqn").unwrap();
+    let refused = |key: &str, value: serde_json::Value, action| {
+        let mut config = dqn.defaults();
+        config[key] = value;
+        let error = dqn.build(config, &spaces(action), Rng::seed_from_u64(1), Device::Cpu).err();
+        let text = error.unwrap_or_else(|| panic!("{key} was taken")).to_string();
+        assert!(!text.contains('\n'));
+        text
+    };
+    let discrete = || ActionSpace::Discrete { n: 2 };
+    for (key, value) in [
+        ("tau", json!(0.0)),
+        ("tau", json!("x")),
+        ("hidden", json!([0])),
+        ("epsilon", json!(1.5)),
+        ("learning_rate", json!(-1.0)),
+        ("learning_rate", json!({ "kind": "linear", "start": 1.0, "end": 0.0, "stps": 5 })),
+        ("optimizer", json!({ "kind": "adam", "beta1": 1.0 })),
+        ("optimizer", json!({ "kind": "adagrad" })),
+        ("loss", json!("l1")),
+        ("max_grad_norm", json!(-1.0)),
+        ("target_update_every", json!(0)),
+    ] {
+        assert!(refused(key, value, discrete()).contains(&format!("agent.{key}")), "{key}");
+    }
+    let continuous = ActionSpace::Continuous { low: vec![-1.0], high: vec![1.0] };
+    assert!(refused("tau", json!(1.0), continuous).contains("--algo ddpg"));
+}
