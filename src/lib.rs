@@ -3,6 +3,7 @@
 //! The binary is a thin command line over this library; `ARCHITECTURE.md` tells how the crates below fit together. The way of a run:
 //! [`config`] → [`wiring`] → [`trainer`] → [`train`], which writes a [`run`] folder ([`checkpoint`], [`metrics`]).
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod error;

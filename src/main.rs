@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rl_learn::device;
+use rl_train::bench::replay::{BenchError, Op, ReplayBench, Workload};
 use rl_train::config::{Layers, from_run, resolve, to_toml};
 use rl_train::error::{CommandError, Result, usage};
 use rl_train::evaluation::evaluate;
@@ -150,7 +151,38 @@ struct Play {
 }
 
 #[derive(Subcommand)]
-enum Bench {}
+enum Bench {
+    /// The replay buffer: transitions inserted, drawn and updated a second
+    Replay(BenchReplay),
+}
+
+#[derive(Args)]
+struct BenchReplay {
+    /// What a row holds
+    #[arg(long, default_value = "small")]
+    workload: Workload,
+    /// What is measured
+    #[arg(long, default_value = "uniform")]
+    op: Op,
+    /// Rows in one call
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Threads that insert; add and add-batch have at least one
+    #[arg(long, default_value_t = 0)]
+    writers: u16,
+    /// Threads that draw; the other operations have at least one
+    #[arg(long, default_value_t = 0)]
+    samplers: u16,
+    /// Transitions kept [default: 1,000,000; 50,000 for atari]
+    #[arg(long)]
+    capacity: Option<usize>,
+    /// Length of the measurement, all repeats together
+    #[arg(long, default_value_t = 2.5)]
+    seconds: f64,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Listed {
@@ -164,7 +196,7 @@ fn main() -> ExitCode {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => run_eval(&args),
         Command::Play(args) => run_play(&args),
-        Command::Bench(bench) => match bench {},
+        Command::Bench(Bench::Replay(args)) => bench_replay(&args),
         Command::List { what } => list(what),
         Command::Config { keys } => print_config(&keys),
         Command::Report { runs, svg } => print_report(&runs, svg.as_deref()),
@@ -235,6 +267,35 @@ fn run_play(args: &Play) -> Result<ExitCode> {
     let seed = args.seed.unwrap_or(config.eval.seed);
     let (total, length) = play(&mut *agent, &config.env, seed, &screen)?;
     println!("one episode of {length} steps, return {total:.1}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
+    let bench = ReplayBench {
+        workload: args.workload,
+        op: args.op,
+        batch: args.batch as usize,
+        writers: args.writers.into(),
+        samplers: args.samplers.into(),
+        capacity: args.capacity,
+        seconds: args.seconds,
+    };
+    let report = bench.run(|line| eprintln!("{line}")).map_err(|e| match e {
+        BenchError::Setting { .. } => CommandError::Usage(e.to_string()),
+        BenchError::Replay(_) => CommandError::Failed(e.to_string()),
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report).expect("plain data"));
+    } else {
+        println!(
+            "{:.2} M transitions/s, {:.2} M inserted/s; a call {:.1} µs (median), {:.1} µs (99th percentile); {:.0} bytes a transition",
+            report.transitions_per_s / 1e6,
+            report.inserted_per_s / 1e6,
+            report.p50_us,
+            report.p99_us,
+            report.bytes_per_transition
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,2 +1,121 @@
-//! Criterion benches.
-fn main() {}
+//! Inserting and drawing, one thread, for rows of two sizes: `cargo bench -p rl-replay`.
+//!
+//! `rl-train bench replay` measures the same with several threads at once.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rand::{RngExt, SeedableRng};
+use rl_replay::{
+    Batch, Drawn, Dtype, MemoryState, NStep, Prioritized, Replay, Rng, Schema, Step, WeightNorm,
+    importance_weights,
+};
+
+const CAPACITY: usize = 1_000_000;
+const BATCHES: [usize; 3] = [32, 256, 2048];
+
+fn workloads() -> [(&'static str, Schema); 2] {
+    [
+        ("small", Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap()),
+        ("mujoco", Schema::transition((Dtype::F32, &[17]), (Dtype::F32, &[6])).unwrap()),
+    ]
+}
+
+/// `count` rows of zeros, as columns.
+fn zeros(schema: &Schema, count: usize) -> Vec<Vec<u8>> {
+    schema.fields().iter().map(|field| vec![0; field.row_bytes() * count]).collect()
+}
+
+fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
+    columns.iter().map(Vec::as_slice).collect()
+}
+
+fn full(schema: &Schema, prioritized: bool) -> Replay {
+    let builder = Replay::builder(schema.clone()).capacity(CAPACITY);
+    let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
+    let replay = replay.build().unwrap();
+    replay.writer().push_rows(CAPACITY, &slices(&zeros(schema, CAPACITY))).unwrap();
+    replay
+}
+
+fn insert(c: &mut Criterion) {
+    let mut group = c.benchmark_group("insert");
+    for (name, schema) in workloads() {
+        for prioritized in [false, true] {
+            let replay = full(&schema, prioritized);
+            let mut writer = replay.writer();
+            let kind = format!("{name}{}", if prioritized { ", prioritized" } else { "" });
+            for rows in [1, 64] {
+                let columns = zeros(&schema, rows);
+                let columns = slices(&columns);
+                group.throughput(Throughput::Elements(rows as u64));
+                group.bench_function(BenchmarkId::new(&kind, rows), |b| {
+                    b.iter(|| writer.push_rows(rows, &columns).unwrap());
+                });
+            }
+        }
+        let replay = full(&schema, false);
+        let (mut writer, mut n_step) = (replay.writer(), NStep::new(3, 0.99, &schema).unwrap());
+        let row = zeros(&schema, 1);
+        let step = Step {
+            obs: &row[0],
+            action: &row[1],
+            reward: 1.0,
+            next_obs: &row[4],
+            terminated: false,
+            truncated: false,
+        };
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new(name, "3-step"), |b| {
+            b.iter(|| n_step.push(step, &mut writer).unwrap());
+        });
+    }
+}
+
+fn uniform(c: &mut Criterion) {
+    let mut group = c.benchmark_group("uniform");
+    for (name, schema) in workloads() {
+        let mut sampler = full(&schema, false).sampler();
+        for rows in BATCHES {
+            let (mut batch, mut drawn) = (Batch::new(&schema, rows), Drawn::default());
+            let mut rng = Rng::seed_from_u64(0);
+            group.throughput(Throughput::Elements(rows as u64));
+            group.bench_function(BenchmarkId::new(name, rows), |b| {
+                b.iter(|| sampler.sample_into(&mut rng, rows, &mut batch.view_mut(), &mut drawn).unwrap());
+            });
+        }
+    }
+}
+
+/// The whole step: draw, gather, weigh, write new priorities back.
+fn prioritized_update(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prioritized-update");
+    for (name, schema) in workloads() {
+        let mut sampler = full(&schema, true).sampler();
+        for rows in BATCHES {
+            let (mut batch, mut drawn) = (Batch::new(&schema, rows), Drawn::default());
+            let mut rng = Rng::seed_from_u64(0);
+            let magnitudes: Vec<f32> = (0..rows).map(|_| rng.random()).collect();
+            let mut weights = vec![0f32; rows];
+            group.throughput(Throughput::Elements(rows as u64));
+            group.bench_function(BenchmarkId::new(name, rows), |b| {
+                b.iter(|| {
+                    sampler.sample_into(&mut rng, rows, &mut batch.view_mut(), &mut drawn).unwrap();
+                    importance_weights(&drawn, 0.4, WeightNorm::BatchMax, &mut weights);
+                    sampler.update_priorities(&drawn.rows, &magnitudes).unwrap();
+                });
+            });
+        }
+    }
+}
+
+fn save(c: &mut Criterion) {
+    let mut group = c.benchmark_group("save");
+    let (name, schema) = &workloads()[0];
+    let replay = full(schema, true);
+    group.sample_size(10).throughput(Throughput::Bytes((CAPACITY * schema.row_bytes()) as u64));
+    group.bench_function(*name, |b| {
+        b.iter_batched(|| (), |()| MemoryState::save(|v| replay.visit(v)).unwrap(), BatchSize::PerIteration);
+    });
+}
+
+criterion_group!(benches, insert, uniform, prioritized_update, save);
+criterion_main!(benches);

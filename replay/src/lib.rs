@@ -1,4 +1,87 @@
-//! An experience-replay buffer that threads share, without libtorch.
+//! An experience-replay buffer that threads share, for agents of any make. It needs no libtorch and no framework.
+//!
+//! # Concept
+//!
+//! A [`Replay`] buffer holds the newest `capacity` rows of a [`Schema`] in a ring. A row is one transition, with all its
+//! fields side by side in memory; it is known by its [`Key`], the serial number of its insertion. Actors insert through
+//! [`Writer`]s, learners draw through [`Reader`]s, each thread with a handle of its own:
+//!
+//! * a row is copied in and out without holding a lock, and is never read half-written;
+//! * a reader keeps the rows that it copies from being overwritten, without holding up writers, which have a reserve of
+//!   slots to go on into;
+//! * readers do not wait for each other while they copy;
+//! * no row that was acknowledged is lost before `capacity` newer ones are there;
+//! * a priority that comes back for a row overwritten meanwhile is recognised by its key, dropped and counted.
+//!
+//! # Operations
+//!
+//! | to | call | cost |
+//! |---|---|---|
+//! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
+//! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, two short locks for each call |
+//! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
+//! | draw | [`Reader::sample_into`] | a copy for each row, into memory of the caller's |
+//! | correct for priorities | [`importance_weights`] | a power for each row |
+//! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
+//! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
+//!
+//! Rows are drawn [uniformly](Uniform), [in proportion to their priorities](Proportional), or by a [`Sampler`] of your
+//! own. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
+//!
+//! What cannot be stored is refused with an error that names the row and the column, and the buffer stays as it was.
+//!
+//! # Example
+//!
+//! ```
+//! use rand::SeedableRng;
+//! use rl_replay::{
+//!     Batch, Drawn, Dtype, NStep, Prioritized, Replay, Rng, Schema, Step, WeightNorm, importance_weights,
+//! };
+//!
+//! // Transitions of four floats and a discrete action; the newest 10,000 are kept.
+//! let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[]))?;
+//! let replay = Replay::builder(schema.clone()).capacity(10_000).prioritized(Prioritized::default()).build()?;
+//!
+//! // An actor, on a thread of its own or not: three-step returns, discounted by 0.99.
+//! let mut writer = replay.writer();
+//! let mut n_step = NStep::new(3, 0.99, &schema)?;
+//! for t in 0..100i64 {
+//!     let (obs, next_obs) = ([t as f32; 4], [(t + 1) as f32; 4]);
+//!     n_step.push(
+//!         Step {
+//!             obs: bytemuck::cast_slice(&obs),
+//!             action: &(t % 2).to_ne_bytes(),
+//!             reward: 1.0,
+//!             next_obs: bytemuck::cast_slice(&next_obs),
+//!             terminated: t == 99,
+//!             truncated: false,
+//!         },
+//!         &mut writer,
+//!     )?;
+//! }
+//!
+//! // A learner: its batch and its lists are made once and used again and again.
+//! let mut sampler = replay.sampler();
+//! let mut rng = Rng::seed_from_u64(0);
+//! let (mut batch, mut drawn) = (Batch::new(&schema, 32), Drawn::default());
+//! let mut weights = [0f32; 32];
+//!
+//! sampler.sample_into(&mut rng, 32, &mut batch.view_mut(), &mut drawn)?;
+//! importance_weights(&drawn, 0.4, WeightNorm::BatchMax, &mut weights);
+//! let (reward, discount) = (batch.typed::<f32>("reward")?, batch.typed::<f32>("discount")?);
+//! // Here the learner makes δ = reward + discount · V(next_obs) − Q(obs, action), and weighs its loss.
+//! let magnitudes: Vec<f32> = reward.iter().zip(discount).map(|(r, d)| (r + d * 0.5).abs()).collect();
+//! sampler.update_priorities(&drawn.rows, &magnitudes)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/embed.rs` is a whole agent: two actor threads, a learner, and a table of action values.
+//!
+//! # Inside
+//!
+//! `control.rs` is the protocol that says who may touch which slot, `ring.rs` the memory under it and all of the
+//! crate's unsafe code; `tests/model.rs` runs these two sources under a scheduler that explores interleavings.
+
 mod buffer;
 mod control;
 mod error;

@@ -4,6 +4,7 @@
 //! is reported. Beside it stands the rate at which this machine copied memory between the repeats, because hosts that
 //! are shared with others differ from minute to minute: compare ratios, not numbers of two days.
 
+use super::measure::{Copier, Durations, median_by, resident_bytes};
 use clap::ValueEnum;
 use rand::{Rng as _, RngExt, SeedableRng};
 use rl_replay::{
@@ -356,49 +357,6 @@ fn work(
     Ok(Work { rows_per_s, durations })
 }
 
-/// A histogram of durations, each power of two of nanoseconds in 32 parts: quantiles to 3 %, in constant memory.
-#[derive(Clone)]
-struct Durations {
-    counts: Vec<u64>,
-}
-
-const PARTS: u64 = 32;
-
-impl Default for Durations {
-    fn default() -> Self {
-        Self { counts: vec![0; 64 * PARTS as usize] }
-    }
-}
-
-impl Durations {
-    fn record(&mut self, duration: Duration) {
-        // From 32 ns on the five bits after the leading one choose the part; below, each nanosecond has its own.
-        let ns = (duration.as_nanos() as u64).max(1);
-        let shift = ns.ilog2().saturating_sub(PARTS.ilog2());
-        self.counts[(u64::from(shift) * PARTS + (ns >> shift)) as usize] += 1;
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-    }
-
-    fn quantile_us(&self, quantile: f64) -> f64 {
-        let wanted = (quantile * self.counts.iter().sum::<u64>() as f64).ceil() as u64;
-        let mut seen = 0;
-        for (index, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= wanted.max(1) {
-                // The inverse of `record`: indices from 2·PARTS on are shifted.
-                let shift = (index as u64 / PARTS).saturating_sub(1);
-                return ((index as u64 - shift * PARTS) << shift) as f64 / 1e3;
-            }
-        }
-        0.0
-    }
-}
-
 /// Rows of random numbers, as columns.
 struct Rows {
     count: usize,
@@ -458,40 +416,6 @@ fn fill(replay: &Replay, rows: &Rows, prioritized: bool) -> Result<(), ReplayErr
     Ok(())
 }
 
-/// Measures how fast one thread copies memory that no cache holds.
-struct Copier {
-    from: Vec<u8>,
-    to: Vec<u8>,
-}
-
-impl Copier {
-    fn new() -> Self {
-        let bytes = 128 << 20;
-        Self { from: vec![1; bytes], to: vec![0; bytes] }
-    }
-
-    fn gb_per_s(&mut self) -> f64 {
-        let begin = Instant::now();
-        self.to.copy_from_slice(black_box(&self.from));
-        black_box(&self.to);
-        self.from.len() as f64 / begin.elapsed().as_secs_f64() / 1e9
-    }
-}
-
-fn median_by<T>(mut values: Vec<T>, rank: impl Fn(&T) -> f64) -> T {
-    values.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
-    let middle = values.len() / 2;
-    values.swap_remove(middle)
-}
-
-/// Bytes of this process that are in memory; `None` where the system does not tell.
-fn resident_bytes() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -544,18 +468,5 @@ mod tests {
         assert!(ReplayBench { batch: 0, ..bench.clone() }.run(|_| ()).is_err());
         assert!(ReplayBench { seconds: f64::NAN, ..bench.clone() }.run(|_| ()).is_err());
         assert!(ReplayBench { capacity: Some(0), ..bench }.run(|_| ()).is_err());
-    }
-
-    #[test]
-    fn quantiles_are_close() {
-        let mut durations = Durations::default();
-        for ns in 1..=10_000 {
-            durations.record(Duration::from_nanos(ns));
-        }
-        assert!((durations.quantile_us(0.5) / 5.0 - 1.0).abs() < 0.04);
-        assert!((durations.quantile_us(0.99) / 9.9 - 1.0).abs() < 0.04);
-        let mut few = Durations::default();
-        few.record(Duration::from_nanos(7));
-        assert_eq!(few.quantile_us(0.5), 0.007);
     }
 }

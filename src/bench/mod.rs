@@ -1,0 +1,4 @@
+//! Throughput, measured: `rl-train bench`.
+
+mod measure;
+pub mod replay;
