@@ -1,7 +1,7 @@
 //! `rl-train train`: the loop around a [`Trainer`], with everything a person watching it wants.
 
 use crate::config::{Config, Layers, from_run, resolve};
-use crate::error::{Result, io, usage};
+use crate::error::{CommandError, Result, io, usage};
 use crate::evaluation::{Evaluation, evaluate};
 use crate::metrics::{LogPoint, Metrics};
 use crate::progress::{Progress, Snapshot};
@@ -211,7 +211,15 @@ impl Session {
         values.push(("speed/env_steps_per_s".into(), self.trainer.env_steps() as f64 / wall_s));
         values.push(("speed/updates_per_s".into(), self.trainer.updates() as f64 / wall_s));
         let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        self.write(&values)
+        self.write(&values)?;
+        // Nothing on the way of an update looks at its numbers; here somebody does.
+        match self.scalars.iter().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((name, value)) => Err(CommandError::Failed(format!(
+                "training has diverged: {name} is {value} at {} env steps; try a lower learning rate or agent.max_grad_norm",
+                self.trainer.env_steps()
+            ))),
+        }
     }
 
     fn evaluate(&mut self, episodes: usize) -> Result<()> {

@@ -3,10 +3,11 @@
 mod common;
 
 use common::{assert_same_state, latest, metrics_without_clock, resume, rl_train, succeed, text, train};
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rl_train::checkpoint;
 use rl_train::config::from_run;
 use rl_train::trainer::Trainer;
+use rl_train::wiring::{Stream, rng};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -39,7 +40,7 @@ fn fifty_kills_in_a_row_leave_a_checkpoint_that_loads() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (at, run) = (folder.path(), folder.path().join("run"));
     // Which moments are random, but the same in each run of the test, as far as the machine lets them be.
-    let mut rng = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(2);
+    let mut rng = rng(2, Stream::Sampling);
     let mut reached = 0;
     let (mut unfinished, mut anew) = (0, 0);
     for kill in 0..KILLS {

@@ -9,7 +9,11 @@ use rl_replay::{
     importance_weights,
 };
 
-const CAPACITY: usize = 1_000_000;
+/// A million rows when measuring; few when `cargo test --benches` only wants to see everything run once.
+fn capacity() -> usize {
+    if std::env::args().any(|argument| argument == "--bench") { 1_000_000 } else { 4_096 }
+}
+
 const BATCHES: [usize; 3] = [32, 256, 2048];
 
 fn workloads() -> [(&'static str, Schema); 2] {
@@ -29,10 +33,11 @@ fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
 }
 
 fn full(schema: &Schema, prioritized: bool) -> Replay {
-    let builder = Replay::builder(schema.clone()).capacity(CAPACITY);
+    let capacity = capacity();
+    let builder = Replay::builder(schema.clone()).capacity(capacity);
     let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
     let replay = replay.build().unwrap();
-    replay.writer().push_rows(CAPACITY, &slices(&zeros(schema, CAPACITY))).unwrap();
+    replay.writer().push_rows(capacity, &slices(&zeros(schema, capacity))).unwrap();
     replay
 }
 
@@ -111,7 +116,7 @@ fn save(c: &mut Criterion) {
     let mut group = c.benchmark_group("save");
     let (name, schema) = &workloads()[0];
     let replay = full(schema, true);
-    group.sample_size(10).throughput(Throughput::Bytes((CAPACITY * schema.row_bytes()) as u64));
+    group.sample_size(10).throughput(Throughput::Bytes((capacity() * schema.row_bytes()) as u64));
     group.bench_function(*name, |b| {
         b.iter_batched(|| (), |()| MemoryState::save(|v| replay.visit(v)).unwrap(), BatchSize::PerIteration);
     });

@@ -1,0 +1,253 @@
+//! What a script can rely on: the commands' output and the files of a run's folder.
+
+mod common;
+
+use common::{DDPG, DQN, best, bytes, checkpoints, latest, metrics, python, run, script, succeed, text, train};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+fn sorted<const N: usize>(mut names: [&str; N]) -> Vec<&str> {
+    names.sort_unstable();
+    names.to_vec()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+const EVALUATION: [&str; 6] =
+    ["episodes", "mean_return", "std_return", "min_return", "max_return", "mean_length"];
+
+fn assert_is_evaluation(eval: &Value, episodes: u64) {
+    assert_eq!(keys(eval), sorted(EVALUATION));
+    assert_eq!(eval["episodes"], episodes);
+    let number = |key: &str| eval[key].as_f64().expect("a number");
+    assert!(number("min_return") <= number("mean_return") && number("mean_return") <= number("max_return"));
+    assert!(number("std_return") >= 0.0);
+}
+
+#[test]
+fn the_files_of_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (at, run_folder) = (folder.path(), folder.path().join("deep/run"));
+    let arguments = [&["train", "--device=cpu", "--out=deep/run", "--env-steps=900", "--seed=3"], DQN].concat();
+    let output = run(at, &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // The last lines say what was reached, and where the files are.
+    let said = text(&output.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[lines.len() - 1], "run: deep/run");
+    assert!(lines[lines.len() - 2].starts_with("greedy evaluation over 2 episodes: "), "{said}");
+    // Progress goes to standard error, a line each time where that is no terminal.
+    let said = text(&output.stderr);
+    assert!(said.contains("evaluation") && said.contains("env steps/s") && !said.contains('\x1b'), "{said}");
+
+    let names = names_in(&run_folder);
+    let events: Vec<&String> = names.iter().filter(|name| name.starts_with("events.out.tfevents.")).collect();
+    assert_eq!(events.len(), 1);
+    let others: Vec<&String> = names.iter().filter(|name| !name.starts_with("events.out.tfevents.")).collect();
+    assert_eq!(others, ["checkpoints", "config.toml", "metrics.jsonl", "summary.json"]);
+    assert_eq!(names_in(&run_folder.join("checkpoints")), ["best.safetensors", "latest.safetensors"]);
+
+    let summary: Value = serde_json::from_slice(&bytes(&run_folder.join("summary.json"))).expect("JSON");
+    let expected = [
+        "algo",
+        "env",
+        "seed",
+        "device",
+        "env_steps",
+        "updates",
+        "episodes",
+        "wall_s",
+        "env_steps_per_s",
+        "updates_per_s",
+        "eval",
+        "version",
+        "git",
+    ];
+    assert_eq!(keys(&summary), sorted(expected));
+    assert_eq!((&summary["algo"], &summary["env"]), (&"dqn".into(), &"CartPole-v1".into()));
+    assert_eq!((&summary["seed"], &summary["env_steps"], &summary["device"]), (&3.into(), &900.into(), &"cpu".into()));
+    assert_eq!(summary["version"], env!("CARGO_PKG_VERSION"));
+    let speed = summary["updates"].as_f64().expect("a number") / summary["wall_s"].as_f64().expect("a number");
+    assert!((summary["updates_per_s"].as_f64().expect("a number") / speed - 1.0).abs() < 1e-9);
+    assert_is_evaluation(&summary["eval"], 2);
+
+    let lines = metrics(&run_folder);
+    for line in &lines {
+        for key in ["env_steps", "updates", "wall_s"] {
+            assert!(line[key].is_number(), "{line}");
+        }
+        assert!(line.as_object().expect("an object").values().all(Value::is_number), "{line}");
+    }
+    let at_steps = |name: &str| -> Vec<u64> {
+        let with = lines.iter().filter(|line| line.get(name).is_some());
+        with.map(|line| line["env_steps"].as_u64().expect("a number")).collect()
+    };
+    // Three environments side by side pass these multiples.
+    assert_eq!(at_steps("train/return"), [252, 501, 750]);
+    assert_eq!(at_steps("learn/loss"), [252, 501, 750]);
+    assert_eq!(at_steps("eval/return"), [300, 600, 900]);
+
+    // What was trained last is what is evaluated, on the episodes that the summary has.
+    let eval: Value = serde_json::from_str(&succeed(at, &["eval", "--run=deep/run", "--episodes=2", "--json"])).expect("JSON");
+    assert_eq!(eval, summary["eval"]);
+}
+
+#[test]
+fn tensorboard_shows_what_metrics_jsonl_has() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    train(at, DQN, &["--out=run", "--env-steps=600"]);
+    train_on(at, "run", 900);
+    let mut expected: BTreeMap<String, Vec<(u64, f64)>> = BTreeMap::new();
+    for line in metrics(&at.join("run")) {
+        let step = line["env_steps"].as_u64().expect("a number");
+        for (name, value) in line.as_object().expect("an object").iter().filter(|(name, _)| name.contains('/')) {
+            // TensorBoard has single precision.
+            let value = f64::from(value.as_f64().expect("a number") as f32);
+            expected.entry(name.clone()).or_default().push((step, value));
+        }
+    }
+    let output = python().arg(script("read_events.py")).arg(at.join("run")).output().expect("python runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown: BTreeMap<String, Vec<(u64, f64)>> = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown, expected);
+}
+
+fn train_on(at: &Path, name: &str, env_steps: u64) {
+    common::resume(at, name, env_steps);
+}
+
+#[test]
+fn a_runs_configuration_runs_it_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for (name, settings) in [("dqn", DQN), ("ddpg", DDPG)] {
+        train(at, settings, &[&format!("--out={name}"), "--env-steps=600", "--seed=5"]);
+        let (config, again) = (format!("--config={name}/config.toml"), format!("--out={name}-again"));
+        succeed(at, &["train", "--quiet", &config, &again]);
+        let (first, second) = (at.join(name), at.join(format!("{name}-again")));
+        assert!(bytes(&latest(&first)) == bytes(&latest(&second)), "{name}");
+        assert!(bytes(&best(&first)) == bytes(&best(&second)), "{name}");
+        assert!(bytes(&first.join("config.toml")) == bytes(&second.join("config.toml")), "{name}");
+
+        // Another seed is another run, in everything that is drawn.
+        let other = format!("--out={name}-other");
+        succeed(at, &["train", "--quiet", &config, &other, "--seed=6"]);
+        assert_ne!(common::state(&latest(&at.join(format!("{name}-other")))), common::state(&latest(&first)));
+    }
+}
+
+#[test]
+fn a_run_without_a_name_gets_one_of_its_own() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for name in ["dqn-CartPole-v1-seed4", "dqn-CartPole-v1-seed4-2", "dqn-CartPole-v1-seed4-3"] {
+        let arguments = [&["train", "--quiet", "--seed=4", "--env-steps=30"], DQN].concat();
+        assert!(succeed(at, &arguments).ends_with(&format!("run: runs/{name}\n")));
+        assert!(at.join("runs").join(name).join("summary.json").exists());
+    }
+}
+
+#[test]
+fn evaluation_is_one_line_of_json() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    train(at, DQN, &["--out=run", "--env-steps=600"]);
+    let before = checkpoints(&at.join("run"));
+    let eval = |more: &[&str]| -> Value {
+        let printed = succeed(at, &[&["eval", "--run=run", "--json", "--episodes=20"], more].concat());
+        assert_eq!(printed.matches('\n').count(), 1, "{printed}");
+        serde_json::from_str(&printed).expect("JSON")
+    };
+    let one = eval(&[]);
+    assert_is_evaluation(&one, 20);
+    assert_eq!(eval(&[]), one);
+    assert_ne!(eval(&["--seed=8"]), one);
+    assert_is_evaluation(&eval(&["--checkpoint=best"]), 20);
+    // The folder has all that is needed, wherever it is.
+    std::fs::rename(at.join("run"), at.join("moved")).expect("renames");
+    let moved = succeed(at, &["eval", "--run=moved", "--json", "--episodes=20"]);
+    assert_eq!(serde_json::from_str::<Value>(&moved).expect("JSON"), one);
+    assert!(checkpoints(&at.join("moved")) == before);
+}
+
+#[test]
+fn lists_and_configurations() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let first_words = |printed: &str| -> Vec<String> {
+        printed.lines().filter_map(|line| line.split_whitespace().next()).map(String::from).collect()
+    };
+    let envs = first_words(&succeed(at, &["list", "envs"]));
+    for env in ["CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1"] {
+        assert!(envs.iter().any(|name| name == env), "{env} is not in {envs:?}");
+    }
+    let algos = first_words(&succeed(at, &["list", "algos"]));
+    assert!(["dqn", "ddpg"].iter().all(|algo| algos.iter().any(|name| name == algo)), "{algos:?}");
+    let all = first_words(&succeed(at, &["list"]));
+    assert!(envs.iter().chain(&algos).all(|name| all.contains(name)));
+
+    // What `config` prints is a configuration, that of a run with the same flags, and each key has its doc above it.
+    for (algo, env) in [("dqn", "CartPole-v1"), ("ddpg", "Pendulum-v1"), ("dqn", "Acrobot-v1")] {
+        let (algo, env) = (format!("--algo={algo}"), format!("--env={env}"));
+        let printed = succeed(at, &["config", &algo, &env, "--set=replay.n_step=2"]);
+        let lines: Vec<&str> = printed.lines().collect();
+        for (above, line) in lines.iter().zip(&lines[1..]) {
+            let is_key = !line.starts_with('#') && !line.is_empty();
+            assert!(!is_key || above.starts_with("# "), "no doc above: {line}");
+        }
+        assert!(printed.contains("\nn_step = 2\n"));
+        std::fs::write(at.join("x.toml"), &printed).expect("writes");
+        assert_eq!(succeed(at, &["config", "--config=x.toml"]), printed);
+    }
+    let printed = succeed(at, &["config", "--algo=dqn", "--env=CartPole-v1", "--seed=9", "--env-steps=77"]);
+    assert!(printed.contains("\nseed = 9\n") && printed.contains("\nenv_steps = 77\n"));
+    // Flags override --set, which overrides the file, which overrides the defaults.
+    std::fs::write(at.join("y.toml"), "seed = 1\nenv_steps = 1\n[replay]\nn_step = 11\n").expect("writes");
+    let layers = ["--config=y.toml", "--set=seed=22", "--set=env_steps=22", "--env-steps=33"];
+    let printed = succeed(at, &[&["config", "--algo=dqn", "--env=CartPole-v1"], &layers[..]].concat());
+    assert!(["\nn_step = 11\n", "\nseed = 22\n", "\nenv_steps = 33\n"].iter().all(|line| printed.contains(line)));
+}
+
+#[test]
+fn episodes_are_drawn() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    // An untrained policy, whose episode is short: the terminal shows it at the speed of life.
+    train(at, DQN, &["--out=run", "--env-steps=30"]);
+    let played = succeed(at, &["play", "--run=run", "--gif=x.gif"]);
+    let length: usize = played.split_whitespace().nth(4).and_then(|word| word.parse().ok()).expect("steps");
+    assert_eq!(played, format!("one episode of {length} steps, return {length}.0\n"));
+    let gif = bytes(&at.join("x.gif"));
+    assert_eq!((&gif[..6], gif.last()), (&b"GIF89a"[..], Some(&0x3b)));
+    // Each frame comes with an extension of four bytes that says how long it is shown.
+    let frames = gif.windows(4).filter(|bytes| *bytes == [0x21, 0xf9, 0x04, 0x04] || bytes[..3] == [0x21, 0xf9, 0x04]);
+    assert!(frames.count() >= length.min(2), "{length} steps");
+
+    let drawn = succeed(at, &["play", "--run=run", "--terminal"]);
+    assert!(drawn.ends_with(&played), "the same episode");
+    assert_eq!(drawn.matches("\x1b[H").count(), length, "a picture for each step");
+    assert!(drawn.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "dots in braille");
+    assert!(drawn.contains("\x1b[?25h"), "the cursor comes back");
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let output = run(at, &[&["train", "--quiet", "--out=run", "--env-steps=600"], DQN].concat());
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    let output = run(at, &["train", "--quiet", "--resume=run", "--env-steps=700"]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
