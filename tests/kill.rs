@@ -51,7 +51,9 @@ fn fifty_kills_in_a_row_leave_a_checkpoint_that_loads() {
             // Killed before its first checkpoint: there is nothing to go on with.
             anew += 1;
             let _ = std::fs::remove_dir_all(&run);
-            command.args(["train", "--quiet", "--device=cpu", "--out=run", "--env-steps=1000000"]).args(SETTINGS);
+            command
+                .args(["train", "--quiet", "--device=cpu", "--out=run", "--env-steps=1000000"])
+                .args(SETTINGS);
             command.arg("--set=train.checkpoint_every=1");
         }
         let before = written(&run);
@@ -73,7 +75,8 @@ fn fifty_kills_in_a_row_leave_a_checkpoint_that_loads() {
         let said = text(&output.stderr);
         assert_eq!(output.status.signal(), Some(SIGKILL), "it ended by itself, kill {kill}: {said}");
 
-        let names = std::fs::read_dir(run.join("checkpoints")).map(|entries| entries.flatten().collect::<Vec<_>>());
+        let names =
+            std::fs::read_dir(run.join("checkpoints")).map(|entries| entries.flatten().collect::<Vec<_>>());
         let names = names.unwrap_or_default().into_iter().map(|entry| entry.file_name());
         unfinished += usize::from(names.into_iter().any(|name| name.to_string_lossy().ends_with(".tmp")));
         if before.is_some() || latest(&run).exists() {

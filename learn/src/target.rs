@@ -4,14 +4,15 @@ use crate::module::{Module, buffers, parameters};
 use crate::shim::{self, ShimError};
 use tch::{Tensor, no_grad};
 
-/// An online network's tensors paired with its target's. Running statistics of batch normalization are copied along with the
-/// parameters: a target that normalized with statistics of its own would be another function.
+/// An online network paired with its target. Running statistics of batch normalization go the way of the parameters: they describe the
+/// features of the network they stand in, so a slow copy of the weights with the fast one's statistics would be a function that nobody
+/// trained. (On Pendulum-v1 copying them whole instead keeps DDPG with batch normalization from settling.)
 #[derive(Debug)]
 pub struct TargetPair {
-    online: Vec<Tensor>,
-    target: Vec<Tensor>,
-    online_buffers: Vec<Tensor>,
-    target_buffers: Vec<Tensor>,
+    /// (target, online) of everything that can be averaged.
+    averaged: (Vec<Tensor>, Vec<Tensor>),
+    /// (target, online) of counters, which can only be copied.
+    counters: (Vec<Tensor>, Vec<Tensor>),
 }
 
 impl TargetPair {
@@ -24,12 +25,12 @@ impl TargetPair {
         for parameter in parameters(target) {
             let _ = no_grad(|| parameter.set_requires_grad(false));
         }
-        let pair = Self {
-            online: parameters(online),
-            target: parameters(target),
-            online_buffers: buffers(online),
-            target_buffers: buffers(target),
+        let split = |module: &dyn Module| -> (Vec<Tensor>, Vec<Tensor>) {
+            let all = parameters(module).into_iter().chain(buffers(module));
+            all.partition(|tensor| tensor.is_floating_point())
         };
+        let ((target, target_counters), (online, online_counters)) = (split(target), split(online));
+        let pair = Self { averaged: (target, online), counters: (target_counters, online_counters) };
         pair.hard_update()?;
         Ok(pair)
     }
@@ -39,16 +40,16 @@ impl TargetPair {
     /// # Errors
     /// When libtorch fails.
     pub fn hard_update(&self) -> Result<(), ShimError> {
-        shim::foreach_copy(&self.target, &self.online)?;
-        shim::foreach_copy(&self.target_buffers, &self.online_buffers)
+        shim::foreach_copy(&self.averaged.0, &self.averaged.1)?;
+        shim::foreach_copy(&self.counters.0, &self.counters.1)
     }
 
-    /// Polyak averaging, θ′ ← θ′ + τ·(θ − θ′); buffers are copied whole. One kernel call for all parameters.
+    /// Polyak averaging, θ′ ← θ′ + τ·(θ − θ′), running statistics too; counters are copied. One kernel call for all that is averaged.
     ///
     /// # Errors
     /// When libtorch fails.
     pub fn polyak_update(&self, tau: f64) -> Result<(), ShimError> {
-        shim::foreach_lerp(&self.target, &self.online, tau)?;
-        shim::foreach_copy(&self.target_buffers, &self.online_buffers)
+        shim::foreach_lerp(&self.averaged.0, &self.averaged.1, tau)?;
+        shim::foreach_copy(&self.counters.0, &self.counters.1)
     }
 }

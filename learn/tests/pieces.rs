@@ -89,12 +89,14 @@ fn a_perceptron_with_batch_norm_moves_its_statistics_in_training_only() {
 }
 
 #[test]
-fn target_updates_follow_parameters_and_copy_buffers() {
+fn target_updates_average_parameters_and_running_statistics_alike() {
     let (online, target) = (net(true, 1), net(true, 2));
     let pair = TargetPair::new(&online, &target).unwrap();
     assert_eq!(saved(&online), saved(&target));
     assert!(parameters(&target).iter().all(|p| !p.requires_grad()));
     let before = parameters(&target)[0].copy();
+    let statistics = |net: &Mlp| floats(&buffers(net)[0]);
+    let old = statistics(&target);
     no_grad(|| {
         let _ = net_forward_train(&online);
         for parameter in parameters(&online) {
@@ -104,9 +106,11 @@ fn target_updates_follow_parameters_and_copy_buffers() {
     pair.polyak_update(0.25).unwrap();
     let moved = floats(&(&parameters(&target)[0] - before));
     assert!(moved.iter().all(|m| (m - 0.25).abs() < 1e-6), "{moved:?}");
-    for (a, b) in buffers(&online).iter().zip(buffers(&target)) {
-        assert_eq!(floats(a), floats(&b));
+    for ((old, new), found) in old.iter().zip(statistics(&online)).zip(statistics(&target)) {
+        assert!(*old != new && (found - (old + 0.25 * (new - old))).abs() < 1e-6);
     }
+    let counter = |net: &Mlp| floats(&buffers(net)[2]);
+    assert_eq!((counter(&target), counter(&online)), (vec![1.0], vec![1.0]));
     pair.hard_update().unwrap();
     assert_eq!(saved(&online), saved(&target));
 }

@@ -17,6 +17,7 @@ pub const DQN: &[&str] = &[
     "--set=agent.dueling=true",
     "--set=agent.double=true",
     "--set=agent.target_update_every=30",
+    "--set=agent.tau=1",
     "--set=train.num_envs=3",
     "--set=train.random_steps=100",
     "--set=train.train_every=4",
