@@ -372,9 +372,12 @@ fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitC
         }
     }
     if series.iter().flat_map(|(_, curves)| curves).any(|curve| curve.is_empty()) {
-        return usage("one of these runs was never evaluated on its way (eval.every = 0): it has no curve to draw");
+        return usage(
+            "one of these runs was never evaluated on its way (eval.every = 0): it has no curve to draw",
+        );
     }
-    let series: Vec<(&str, Vec<report::Curve>)> = series.iter().map(|(l, c)| (l.as_str(), c.clone())).collect();
+    let series: Vec<(&str, Vec<report::Curve>)> =
+        series.iter().map(|(l, c)| (l.as_str(), c.clone())).collect();
     report::learning_curve_svg("Greedy evaluation while training", &series, svg)
         .map_err(|e| CommandError::Failed(e.to_string()))?;
     Ok(ExitCode::SUCCESS)

@@ -32,11 +32,14 @@ impl RunFolder {
         let path = match out {
             Some(out) if out.join("config.toml").exists() => {
                 let out = out.display();
-                return usage(format!("{out} already holds a run; go on with --resume {out}, or name another --out"));
+                return usage(format!(
+                    "{out} already holds a run; go on with --resume {out}, or name another --out"
+                ));
             }
             Some(out) => out.to_path_buf(),
             None => {
-                let first = PathBuf::from("runs").join(format!("{}-{}-seed{}", config.algo, config.env, config.seed));
+                let first =
+                    PathBuf::from("runs").join(format!("{}-{}-seed{}", config.algo, config.env, config.seed));
                 let numbered = |i: u32| match i {
                     1 => first.clone(),
                     _ => PathBuf::from(format!("{}-{i}", first.display())),
@@ -118,7 +121,9 @@ impl RunFolder {
     pub fn load(&self, which: Which, config: &Config) -> Result<Checkpoint> {
         if which == Which::Best && !self.checkpoint_path(which).exists() {
             let path = self.path.display();
-            return usage(format!("{path} has no best checkpoint: it was never evaluated; use --checkpoint latest"));
+            return usage(format!(
+                "{path} has no best checkpoint: it was never evaluated; use --checkpoint latest"
+            ));
         }
         let checkpoint = checkpoint::open(&self.checkpoint_path(which))?;
         checkpoint.expect(&config.algo, &config.env)?;

@@ -34,7 +34,7 @@ pub struct TrainArgs {
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// All environment steps were taken; the run's folder and what the policy reached.
-    Done(PathBuf, Summary),
+    Done(PathBuf, Box<Summary>),
     /// Asked to stop by a signal: a checkpoint was written, and `--resume` of this folder goes on. With the exit code.
     Interrupted(PathBuf, u8),
 }
@@ -59,7 +59,9 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
             run.load(Which::Latest, &config)?.load(|v| trainer.visit(v))?;
             if trainer.env_steps() >= config.env_steps {
                 let (path, steps) = (run.path().display(), trainer.env_steps());
-                return usage(format!("{path} already has its {steps} env steps; give --env-steps a larger number"));
+                return usage(format!(
+                    "{path} already has its {steps} env steps; give --env-steps a larger number"
+                ));
             }
             let metrics = Metrics::resume(run.path(), trainer.env_steps());
             // Wall-clock time is no part of a checkpoint, which would make equal runs' checkpoints differ.
@@ -92,14 +94,16 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     let folder = session.run.path().to_path_buf();
     match stop.exit_code() {
         Some(code) => Ok(Ended::Interrupted(folder, code as u8)),
-        None => Ok(Ended::Done(folder, session.finish(&device::name(device))?)),
+        None => Ok(Ended::Done(folder, Box::new(session.finish(&device::name(device))?))),
     }
 }
 
 /// The configuration of the run to go on with. What would make it another run is refused.
 fn resumed_config(path: &Path, args: &TrainArgs) -> Result<Config> {
     if args.out.is_some() || args.file.is_some() || !args.set.is_empty() {
-        return usage("--resume goes on with the run as it is configured: leave out --out, --config and --set");
+        return usage(
+            "--resume goes on with the run as it is configured: leave out --out, --config and --set",
+        );
     }
     const FREE: [&str; 2] = ["env_steps", "device"];
     let before = from_run(path, Vec::new())?;
@@ -112,7 +116,9 @@ fn resumed_config(path: &Path, args: &TrainArgs) -> Result<Config> {
         };
         if !same {
             let path = path.display();
-            return usage(format!("{path} was begun with another {key}; leave --{key} out, or start a new run"));
+            return usage(format!(
+                "{path} was begun with another {key}; leave --{key} out, or start a new run"
+            ));
         }
     }
     from_run(path, args.flags.clone())
@@ -226,14 +232,19 @@ impl Session {
         let config = self.trainer.config().clone();
         let evaluation = evaluate(self.trainer.agent(), &config.env, episodes, config.eval.seed)?;
         let Evaluation { mean_return, std_return, mean_length, .. } = evaluation;
-        self.write(&[("eval/return", mean_return), ("eval/return_std", std_return), ("eval/length", mean_length)])?;
+        self.write(&[
+            ("eval/return", mean_return),
+            ("eval/return_std", std_return),
+            ("eval/length", mean_length),
+        ])?;
         let best = self.trainer.is_best(mean_return);
         if best {
             self.run.save(Which::Best, &mut self.trainer)?;
         }
         let note = if best { " (best)" } else { "" };
         let steps = self.trainer.env_steps();
-        self.progress.println(&format!("{steps} env steps: evaluation {mean_return:.1} ± {std_return:.1}{note}"));
+        self.progress
+            .println(&format!("{steps} env steps: evaluation {mean_return:.1} ± {std_return:.1}{note}"));
         Ok(())
     }
 }
@@ -264,4 +275,3 @@ impl std::fmt::Display for Summary {
         )
     }
 }
-

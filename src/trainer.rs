@@ -208,7 +208,8 @@ impl Trainer {
             let mut envs = self.envs.save();
             v.bytes("envs", &mut envs)?;
             if v.loading() {
-                let invalid = |e: rl_envs::EnvError| StateError::Invalid { path: "envs".into(), why: e.to_string() };
+                let invalid =
+                    |e: rl_envs::EnvError| StateError::Invalid { path: "envs".into(), why: e.to_string() };
                 self.envs.load(&envs).map_err(invalid)?;
             }
             scalar(v, "env_steps", &mut self.env_steps)?;

@@ -43,7 +43,9 @@ pub fn env_spec(id: &str) -> Result<EnvSpec> {
 pub fn spaces(spec: &EnvSpec) -> Result<Spaces> {
     let (obs_dtype, obs_shape) = match &spec.observation {
         Space::Box { dtype: rl_envs::Dtype::F32, shape, .. } => (Dtype::F32, shape.clone()),
-        other => return usage(format!("{} has observations {other}; float32 boxes can be learned from", spec.id)),
+        other => {
+            return usage(format!("{} has observations {other}; float32 boxes can be learned from", spec.id));
+        }
     };
     let action = match &spec.action {
         Space::Discrete { n } => ActionSpace::Discrete { n: *n },
@@ -70,7 +72,12 @@ pub fn schema(spaces: &Spaces) -> Result<Schema> {
 pub fn build_agent(config: &Config, device: Device) -> Result<Box<dyn Agent>> {
     let algo = rl_agents::algo(&config.algo)
         .ok_or_else(|| CommandError::Usage(format!("unknown algorithm '{}'", config.algo)))?;
-    Ok(algo.build(config.agent.clone(), &spaces(&env_spec(&config.env)?)?, rng(config.seed, Stream::Agent), device)?)
+    Ok(algo.build(
+        config.agent.clone(),
+        &spaces(&env_spec(&config.env)?)?,
+        rng(config.seed, Stream::Agent),
+        device,
+    )?)
 }
 
 /// The configured replay buffer, empty.

@@ -45,8 +45,10 @@ pub struct Algo {
     pub summary: &'static str,
     schema: fn() -> Value,
     defaults: fn() -> Value,
-    build: fn(Value, &Spaces, Rng, Device) -> Result<Box<dyn Agent>, AgentError>,
+    build: Build,
 }
+
+type Build = fn(Value, &Spaces, Rng, Device) -> Result<Box<dyn Agent>, AgentError>;
 
 impl Algo {
     /// The entry of the algorithm configured by `C`.

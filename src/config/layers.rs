@@ -1,8 +1,8 @@
 //! Where a configuration's values come from, and which wins.
 
+use super::Config;
 use super::document::{Key, keys};
 use super::presets::preset;
-use super::Config;
 use crate::error::{CommandError, Result, io, usage};
 use rl_agents::Algo;
 use std::path::Path;
@@ -155,7 +155,9 @@ fn check_keys(source: &str, table: &Table, known: &[Key]) -> Result<()> {
                     check_key(source, &format!("{name}.{inner_name}"), known)?;
                 }
             }
-            _ if is_section => return usage(format!("{source}: {name} is a section; write [{name}] or {name}.KEY")),
+            _ if is_section => {
+                return usage(format!("{source}: {name} is a section; write [{name}] or {name}.KEY"));
+            }
             _ => check_key(source, name, known)?,
         }
     }
@@ -173,7 +175,8 @@ fn check_key(source: &str, path: &str, known: &[Key]) -> Result<()> {
         .filter(|key| !key.table)
         .max_by(|a, b| {
             let score = |key: &Key| {
-                strsim::jaro_winkler(&last(&key.path), &last(path)) + 0.1 * strsim::jaro_winkler(&key.path, path)
+                strsim::jaro_winkler(&last(&key.path), &last(path))
+                    + 0.1 * strsim::jaro_winkler(&key.path, path)
             };
             score(a).total_cmp(&score(b))
         })
@@ -187,7 +190,8 @@ mod tests {
     use crate::config::{presets, to_toml};
 
     fn given(set: &[&str]) -> Result<Config> {
-        let set: Vec<String> = ["algo=dqn", "env=CartPole-v1"].iter().chain(set).map(|s| s.to_string()).collect();
+        let set: Vec<String> =
+            ["algo=dqn", "env=CartPole-v1"].iter().chain(set).map(|s| s.to_string()).collect();
         resolve(&Layers { set: &set, ..Layers::default() })
     }
 
@@ -203,14 +207,17 @@ mod tests {
         for (name, table) in presets() {
             let get = |key: &str| table[key].as_str().expect("a preset names algo and env").to_string();
             let set = [format!("algo={}", get("algo")), format!("env={}", get("env"))];
-            let config = resolve(&Layers { set: &set, ..Layers::default() }).unwrap_or_else(|e| panic!("{name}: {e}"));
-            crate::wiring::build_agent(&config, rl_learn::Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let config =
+                resolve(&Layers { set: &set, ..Layers::default() }).unwrap_or_else(|e| panic!("{name}: {e}"));
+            crate::wiring::build_agent(&config, rl_learn::Device::Cpu)
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 
     #[test]
     fn the_documented_form_reads_back_as_the_same_configuration() {
-        let config = given(&["replay.beta={kind=\"linear\",start=0.5,end=1.0,steps=7}", "agent.tau=0.5"]).unwrap();
+        let config =
+            given(&["replay.beta={kind=\"linear\",start=0.5,end=1.0,steps=7}", "agent.tau=0.5"]).unwrap();
         let text = to_toml(&config);
         let again: Config = text.parse::<Table>().unwrap().try_into().unwrap();
         assert_eq!(to_toml(&again), text);

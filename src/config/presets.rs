@@ -8,7 +8,10 @@ const FILES: &[(&str, &str)] = &[
     ("configs/dqn-acrobot.toml", include_str!("../../configs/dqn-acrobot.toml")),
     ("configs/dqn-mountaincar.toml", include_str!("../../configs/dqn-mountaincar.toml")),
     ("configs/ddpg-pendulum.toml", include_str!("../../configs/ddpg-pendulum.toml")),
-    ("configs/ddpg-mountaincar-continuous.toml", include_str!("../../configs/ddpg-mountaincar-continuous.toml")),
+    (
+        "configs/ddpg-mountaincar-continuous.toml",
+        include_str!("../../configs/ddpg-mountaincar-continuous.toml"),
+    ),
 ];
 
 /// The presets as (file name, parsed table).
