@@ -124,18 +124,13 @@ fn errors_and_loss_follow_the_equations() {
 
         let found: Vec<f32> = Vec::try_from(&update.td_error).unwrap();
         let mut expected_loss = 0.0;
-        for i in 0..ROWS {
+        for (i, found) in found.into_iter().enumerate() {
             let target_q = q(&state, "target", dueling, &rows.next_obs[i]);
             let chooser =
                 if double { q(&state, "online", dueling, &rows.next_obs[i]) } else { target_q.clone() };
             let y = f64::from(rows.reward[i]) + f64::from(rows.discount[i]) * target_q[argmax(&chooser)];
             let delta = y - q(&state, "online", dueling, &rows.obs[i])[rows.action[i] as usize];
-            assert!(
-                (f64::from(found[i]) - delta.abs()).abs() < 1e-5,
-                "row {i}: {} and {}",
-                found[i],
-                delta.abs()
-            );
+            assert!((f64::from(found) - delta.abs()).abs() < 1e-5, "row {i}: {} and {}", found, delta.abs());
             let each = match loss {
                 "mse" => delta * delta,
                 _ if delta.abs() <= 1.0 => delta * delta / 2.0,
