@@ -1,15 +1,17 @@
 //! The `rl-train` command line.
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rl_learn::device;
 use rl_train::bench::replay::{BenchError, Op, ReplayBench, Workload};
 use rl_train::config::{Layers, from_run, resolve, to_toml};
-use rl_train::error::{CommandError, Result, usage};
+use rl_train::error::{CommandError, Result, io, usage};
 use rl_train::evaluation::evaluate;
 use rl_train::play::{Screen, play};
 use rl_train::run::{RunFolder, Which};
 use rl_train::train::{Ended, TrainArgs, train};
 use rl_train::{report, wiring};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use toml::Value;
@@ -70,20 +72,25 @@ struct Keys {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Seed of everything random
-    #[arg(long)]
-    seed: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = toml_integer())]
+    seed: Option<i64>,
     /// Environment steps to train for
-    #[arg(long, value_name = "N")]
-    env_steps: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = toml_integer())]
+    env_steps: Option<i64>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
 }
 
+/// TOML's integers end at 2⁶³ − 1, and no key here is negative.
+fn toml_integer() -> clap::builder::RangedI64ValueParser {
+    clap::value_parser!(i64).range(0..)
+}
+
 impl Keys {
     fn flags(&self) -> Vec<(&'static str, Value)> {
         let text = |key, value: &Option<String>| value.clone().map(|v| (key, Value::String(v)));
-        let number = |key, value: Option<u32>| value.map(|v| (key, Value::Integer(v.into())));
+        let number = |key, value: Option<i64>| value.map(|v| (key, Value::Integer(v)));
         [
             text("algo", &self.algo),
             text("env", &self.env),
@@ -192,7 +199,7 @@ enum Listed {
 
 fn main() -> ExitCode {
     rl_learn::keep_freed_memory();
-    let result = match Cli::parse().command {
+    let result = parse().and_then(|cli| match cli.command {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => run_eval(&args),
         Command::Play(args) => run_play(&args),
@@ -200,11 +207,32 @@ fn main() -> ExitCode {
         Command::List { what } => list(what),
         Command::Config { keys } => print_config(&keys),
         Command::Report { runs, svg } => print_report(&runs, svg.as_deref()),
-    };
+    });
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        // Where this cannot be said, the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::from(error.exit_code())
     })
+}
+
+/// The command line; a mistake in it is one line, as any other. Help is printed, and ends the program.
+fn parse() -> Result<Cli> {
+    Cli::try_parse().map_err(|e| {
+        if !e.use_stderr() || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            e.exit();
+        }
+        // A paragraph each: what is wrong, tips, the usage, where help is.
+        let text = e.render().to_string();
+        let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+        let said: Vec<String> = paragraphs.filter(|p| !p.starts_with("Usage:")).collect();
+        CommandError::Usage(said.join("; ").trim_start_matches("error: ").to_string())
+    })
+}
+
+/// Prints to standard output. A full disk or a reader that has gone is an error there and no panic.
+fn print(text: std::fmt::Arguments<'_>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_fmt(text).and_then(|()| out.flush()).map_err(io("cannot write to standard output"))
 }
 
 fn run_train(args: Train) -> Result<ExitCode> {
@@ -212,12 +240,15 @@ fn run_train(args: Train) -> Result<ExitCode> {
     let Keys { config: file, set, .. } = args.keys;
     match train(&TrainArgs { file, set, flags, out: args.out, resume: args.resume, quiet: args.quiet })? {
         Ended::Done(folder, summary) => {
-            println!("{summary}\nrun: {}", folder.display());
+            print(format_args!("{summary}\nrun: {}\n", folder.display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Ended::Interrupted(folder, code) => {
             let folder = folder.display();
-            eprintln!("stopped; a checkpoint is saved, go on with: rl-train train --resume {folder}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "stopped; a checkpoint is saved, go on with: rl-train train --resume {folder}"
+            );
             Ok(ExitCode::from(code))
         }
     }
@@ -243,17 +274,17 @@ fn run_eval(args: &Eval) -> Result<ExitCode> {
     let seed = args.seed.unwrap_or(config.eval.seed);
     let result = evaluate(&mut *agent, &config.env, args.episodes as usize, seed)?;
     if args.json {
-        println!("{}", serde_json::to_string(&result).expect("plain data"));
+        print(format_args!("{}\n", serde_json::to_string(&result).expect("plain data")))?;
     } else {
-        println!(
-            "{} episodes: return {:.1} ± {:.1} (from {:.1} to {:.1}), length {:.1}",
+        print(format_args!(
+            "{} episodes: return {:.1} ± {:.1} (from {:.1} to {:.1}), length {:.1}\n",
             result.episodes,
             result.mean_return,
             result.std_return,
             result.min_return,
             result.max_return,
             result.mean_length
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -266,7 +297,7 @@ fn run_play(args: &Play) -> Result<ExitCode> {
     };
     let seed = args.seed.unwrap_or(config.eval.seed);
     let (total, length) = play(&mut *agent, &config.env, seed, &screen)?;
-    println!("one episode of {length} steps, return {total:.1}");
+    print(format_args!("one episode of {length} steps, return {total:.1}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -280,21 +311,21 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
         capacity: args.capacity,
         seconds: args.seconds,
     };
-    let report = bench.run(|line| eprintln!("{line}")).map_err(|e| match e {
+    let report = bench.run(|line| drop(writeln!(std::io::stderr(), "{line}"))).map_err(|e| match e {
         BenchError::Setting { .. } => CommandError::Usage(e.to_string()),
         BenchError::Replay(_) => CommandError::Failed(e.to_string()),
     })?;
     if args.json {
-        println!("{}", serde_json::to_string(&report).expect("plain data"));
+        print(format_args!("{}\n", serde_json::to_string(&report).expect("plain data")))?;
     } else {
-        println!(
-            "{:.2} M transitions/s, {:.2} M inserted/s; a call {:.1} µs (median), {:.1} µs (99th percentile); {:.0} bytes a transition",
+        print(format_args!(
+            "{:.2} M transitions/s, {:.2} M inserted/s; a call {:.1} µs (median), {:.1} µs (99th percentile); {:.0} bytes a transition\n",
             report.transitions_per_s / 1e6,
             report.inserted_per_s / 1e6,
             report.p50_us,
             report.p99_us,
             report.bytes_per_transition
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -302,13 +333,16 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
 fn list(what: Option<Listed>) -> Result<ExitCode> {
     if what != Some(Listed::Envs) {
         for algo in rl_agents::ALGOS {
-            println!("{:<26} {}", algo.name, algo.summary);
+            print(format_args!("{:<26} {}\n", algo.name, algo.summary))?;
         }
     }
     if what != Some(Listed::Algos) {
         for spec in rl_envs::specs() {
             let limit = spec.max_episode_steps.map_or("no limit".to_string(), |n| format!("{n} steps"));
-            println!("{:<26} {limit:<10} obs {}  action {}", spec.id, spec.observation, spec.action);
+            print(format_args!(
+                "{:<26} {limit:<10} obs {}  action {}\n",
+                spec.id, spec.observation, spec.action
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -319,15 +353,15 @@ fn print_config(keys: &Keys) -> Result<ExitCode> {
     let config = resolve(&layers)?;
     // What the types cannot check, the agent does when it is built.
     wiring::build_agent(&config, rl_learn::Device::Cpu)?;
-    print!("{}", to_toml(&config));
+    print(format_args!("{}", to_toml(&config)))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitCode> {
     let mut returns = Vec::new();
     let mut curves = Vec::new();
-    println!("| run | seed | env steps | mean return | std | min | max | wall s |");
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    let mut table = "| run | seed | env steps | mean return | std | min | max | wall s |\n".to_string();
+    table += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
     for run in runs {
         let text = std::fs::read_to_string(run.join("summary.json")).map_err(|e| {
             CommandError::Usage(format!("{} is no run that has ended: summary.json: {e}", run.display()))
@@ -335,8 +369,8 @@ fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitC
         let summary: rl_train::run::Summary = serde_json::from_str(&text)
             .map_err(|e| CommandError::Usage(format!("{}/summary.json: {e}", run.display())))?;
         let eval = &summary.eval;
-        println!(
-            "| {} on {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+        table += &format!(
+            "| {} on {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |\n",
             summary.algo,
             summary.env,
             summary.seed,
@@ -356,13 +390,13 @@ fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitC
         }
     }
     let all = report::aggregate(&returns);
-    println!(
-        "\ninterquartile mean of {} runs: {:.1}, 95 % bootstrap interval {:.1} to {:.1}",
+    print(format_args!(
+        "{table}\ninterquartile mean of {} runs: {:.1}, 95 % bootstrap interval {:.1} to {:.1}\n",
         returns.len(),
         all.mean,
         all.low,
         all.high
-    );
+    ))?;
     let Some(svg) = svg else { return Ok(ExitCode::SUCCESS) };
     let mut series: Vec<(String, Vec<report::Curve>)> = Vec::new();
     for (label, curve) in curves {

@@ -70,7 +70,7 @@ impl View {
             }
             Screen::Terminal => {
                 // Clears the screen and hides the cursor; `finish` shows it again.
-                print!("\x1b[2J\x1b[?25l");
+                write!(std::io::stdout(), "\x1b[2J\x1b[?25l").map_err(io("cannot draw"))?;
                 Ok(View::Terminal { next_frame: Instant::now() })
             }
         }
@@ -94,10 +94,7 @@ impl View {
     fn finish(self) -> Result<()> {
         match self {
             View::Gif(gif) => gif.finish().map(drop).map_err(failed),
-            View::Terminal { .. } => {
-                print!("\x1b[?25h");
-                Ok(())
-            }
+            View::Terminal { .. } => write!(std::io::stdout(), "\x1b[?25h").map_err(io("cannot draw")),
         }
     }
 }

@@ -24,13 +24,14 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A new folder for a run of `config`: `out`, or the first free one of `runs/ALGO-ENV-seedN`, `…-2`, `…-3`.
+    /// A new folder for a run of `config`: `out`, or the first free one of `runs/ALGO-ENV-seedN`, `…-2`, `…-3`. An `out` whose run ended
+    /// before its first checkpoint is begun anew: there is nothing to go on with.
     ///
     /// # Errors
     /// [`CommandError::Usage`] when `out` already holds a run.
     pub fn create(out: Option<&Path>, config: &Config) -> Result<Self> {
         let path = match out {
-            Some(out) if out.join("config.toml").exists() => {
+            Some(out) if Self::open(out).checkpoint_path(Which::Latest).exists() => {
                 let out = out.display();
                 return usage(format!(
                     "{out} already holds a run; go on with --resume {out}, or name another --out"
@@ -48,8 +49,16 @@ impl RunFolder {
             }
         };
         let run = Self { path };
-        std::fs::create_dir_all(run.path.join("checkpoints"))
-            .map_err(io(format!("cannot make the folder {}", run.path.display())))?;
+        std::fs::create_dir_all(run.path.join("checkpoints")).map_err(|e| {
+            use std::io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied};
+            let path = run.path.display();
+            match e.kind() {
+                AlreadyExists | NotADirectory | PermissionDenied => {
+                    CommandError::Usage(format!("cannot make the folder {path}: {e}; name another --out"))
+                }
+                _ => io(format!("cannot make the folder {path}"))(e),
+            }
+        })?;
         run.write_config(config)?;
         Ok(run)
     }
@@ -79,6 +88,12 @@ impl RunFolder {
     pub fn write_summary(&self, summary: &Summary) -> Result<()> {
         let text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
         self.write("summary.json", &(text + "\n"))
+    }
+
+    /// Whether the run has ended, with its summary written, after `env_steps`.
+    pub fn has_ended_at(&self, env_steps: u64) -> bool {
+        let summary = std::fs::read(self.path.join("summary.json")).unwrap_or_default();
+        serde_json::from_slice::<Summary>(&summary).is_ok_and(|summary| summary.env_steps == env_steps)
     }
 
     /// Written aside and renamed, so that a reader never sees half a file.

@@ -57,7 +57,8 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     let (run, metrics, wall_before) = match run {
         Some(run) => {
             run.load(Which::Latest, &config)?.load(|v| trainer.visit(v))?;
-            if trainer.env_steps() >= config.env_steps {
+            // One that was stopped between its last step and its summary has only that left to do.
+            if trainer.env_steps() >= config.env_steps && run.has_ended_at(trainer.env_steps()) {
                 let (path, steps) = (run.path().display(), trainer.env_steps());
                 return usage(format!(
                     "{path} already has its {steps} env steps; give --env-steps a larger number"
@@ -134,7 +135,7 @@ struct Session {
     /// Seconds of the run's time before this process.
     wall_before: f64,
     /// What the last line of metrics said of the learner, for the progress bar.
-    scalars: Vec<(&'static str, f64)>,
+    scalars: Vec<(String, f64)>,
 }
 
 impl Session {
@@ -250,8 +251,8 @@ impl Session {
 }
 
 /// What the progress bar shows.
-fn snapshot(trainer: &Trainer, scalars: &[(&'static str, f64)]) -> Snapshot {
-    let find = |name: &str| scalars.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+fn snapshot(trainer: &Trainer, scalars: &[(String, f64)]) -> Snapshot {
+    let find = |name: &str| scalars.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
     Snapshot {
         updates: trainer.updates(),
         mean_return: trainer.recent().map(|(mean_return, _)| mean_return),

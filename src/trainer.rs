@@ -33,8 +33,10 @@ pub struct Trainer {
     recent: VecDeque<(f64, u64)>,
     /// The best mean return of an evaluation so far.
     best_return: Option<f64>,
-    /// What the last update gave; not part of the state.
+    /// What the last update gave, if it was since the run began or was resumed.
     last_update: Option<Update>,
+    /// The scalars of the last update before a resumption.
+    resumed_scalars: Vec<(String, f64)>,
 }
 
 impl Trainer {
@@ -72,6 +74,7 @@ impl Trainer {
             recent: VecDeque::with_capacity(RECENT),
             best_return: None,
             last_update: None,
+            resumed_scalars: Vec::new(),
             envs,
             config,
         })
@@ -182,15 +185,24 @@ impl Trainer {
     }
 
     /// The scalars of the last update, read from the device now, and the current values of what anneals.
-    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
-        let mut scalars = self.agent.schedules(self.env_steps);
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let mut scalars: Vec<(String, f64)> = self
+            .agent
+            .schedules(self.env_steps)
+            .into_iter()
+            .map(|(name, now)| (name.to_string(), now))
+            .collect();
         if self.config.replay.prioritized {
-            scalars.push(("beta", self.config.replay.beta.at(self.env_steps)));
+            scalars.push(("beta".to_string(), self.config.replay.beta.at(self.env_steps)));
         }
-        if let Some(update) = &self.last_update {
-            scalars.extend(update.scalars.iter().map(|(name, tensor)| (*name, tensor.double_value(&[]))));
-        }
+        scalars.extend(self.update_scalars());
         scalars
+    }
+
+    /// The scalars of the last update alone.
+    fn update_scalars(&self) -> Vec<(String, f64)> {
+        let Some(update) = &self.last_update else { return self.resumed_scalars.clone() };
+        update.scalars.iter().map(|(name, tensor)| (name.to_string(), tensor.double_value(&[]))).collect()
     }
 
     /// Shows everything that the rest of the run depends on.
@@ -216,7 +228,14 @@ impl Trainer {
             scalar(v, "episodes", &mut self.episodes)?;
             value(v, "open", &mut self.open)?;
             value(v, "recent", &mut self.recent)?;
-            value(v, "best_return", &mut self.best_return)
+            value(v, "best_return", &mut self.best_return)?;
+            // So that a line of metrics that falls due before the next update has them.
+            let mut scalars = self.update_scalars();
+            value(v, "last_update", &mut scalars)?;
+            if v.loading() {
+                (self.last_update, self.resumed_scalars) = (None, scalars);
+            }
+            Ok(())
         })
     }
 }

@@ -98,6 +98,12 @@ fn find_algo(name: &str) -> Result<&'static Algo> {
 fn read(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => CommandError::Usage(format!("there is no file {}", path.display())),
+        std::io::ErrorKind::IsADirectory => {
+            CommandError::Usage(format!("{} is a folder; name a TOML file", path.display()))
+        }
+        std::io::ErrorKind::InvalidData => {
+            CommandError::Usage(format!("{} is not valid TOML: it is not UTF-8", path.display()))
+        }
         _ => io(format!("cannot read {}", path.display()))(e),
     })?;
     text.parse().map_err(|e| CommandError::Usage(format!("{} is not valid TOML: {e}", path.display())))
