@@ -15,9 +15,9 @@ mod tests;
 
 pub use error::CheckpointError;
 
-use rl_minibatch::{Dtype, StateError, StateVisitor};
+use rl_minibatch::{Dtype, MemoryState, Piece, StateError, StateVisitor};
 use safetensors::tensor::{Metadata, TensorInfo};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ const FORMAT: &str = "rl-train 1";
 const FORMAT_FAMILY: &str = "rl-train ";
 /// The tensor that holds the checksum.
 const CHECKSUM: &str = "checksum";
+/// Names that no piece of state may have.
+const RESERVED: [&str; 2] = [CHECKSUM, "__metadata__"];
 const CHECKSUM_BYTES: usize = 16;
 /// What the names of files that are not complete yet end with.
 const TEMPORARY: &str = ".tmp";
@@ -67,9 +69,16 @@ pub fn save(
     meta: &Meta,
     collect: impl FnOnce(&mut dyn StateVisitor) -> Result<(), StateError>,
 ) -> Result<(), CheckpointError> {
-    let mut saver = Saver::default();
-    collect(&mut saver).map_err(|source| CheckpointError::Collect { path: path.to_path_buf(), source })?;
-    write_to_disk(path, |out| saver.write(meta, out))
+    let state = MemoryState::save(collect)
+        .and_then(|state| match RESERVED.iter().find(|name| state.get(name).is_some()) {
+            None => Ok(state),
+            Some(name) => {
+                let why = "the name belongs to the file format".to_string();
+                Err(StateError::Invalid { path: name.to_string(), why })
+            }
+        })
+        .map_err(|source| CheckpointError::Collect { path: path.to_path_buf(), source })?;
+    write_to_disk(path, |out| write(meta, &state, out))
         .map_err(|source| CheckpointError::Write { path: path.to_path_buf(), source })
 }
 
@@ -126,104 +135,49 @@ impl Scope {
     }
 }
 
-/// Collects a copy of the state.
-#[derive(Default)]
-struct Saver {
-    scope: Scope,
-    tensors: BTreeMap<String, Stored>,
-}
+/// One array of the file: its name, element type, shape and bytes.
+type Array<'a> = (&'a str, Dtype, Vec<usize>, &'a [u8]);
 
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
+/// Writes the file, front to back.
+fn write(meta: &Meta, state: &MemoryState, out: &mut dyn Write) -> io::Result<()> {
+    // Widest elements first: each array is aligned then, for readers that map the file. The order is otherwise that of the
+    // names, and nothing but the state decides the bytes.
+    let mut arrays: Vec<Array<'_>> = state
+        .pieces()
+        .map(|(name, piece)| match piece {
+            Piece::Array { dtype, shape, bytes } => (name, *dtype, shape.clone(), bytes.as_slice()),
+            Piece::Bytes(bytes) => (name, Dtype::U8, vec![bytes.len()], bytes.as_slice()),
+        })
+        .collect();
+    arrays.sort_by_key(|(_, dtype, ..)| std::cmp::Reverse(dtype.size_bytes()));
 
-impl Saver {
-    fn insert(&mut self, name: &str, stored: Stored) -> Result<(), StateError> {
-        let path = self.scope.path(name);
-        let invalid = |why: &str| Err(StateError::Invalid { path: path.clone(), why: why.to_string() });
-        if path == CHECKSUM || path == "__metadata__" {
-            return invalid("the name belongs to the file format");
-        }
-        if stored.bytes.len() != stored.shape.iter().product::<usize>() * stored.dtype.size_bytes() {
-            return invalid("its bytes do not fill its shape");
-        }
-        if self.tensors.contains_key(&path) {
-            return invalid("two pieces of state have this name");
-        }
-        self.tensors.insert(path, stored);
-        Ok(())
+    let mut header = serde_json::Map::new();
+    header.insert(
+        "__metadata__".to_string(),
+        serde_json::json!({ "algo": meta.algo, "config": meta.config, "env": meta.env, "format": FORMAT }),
+    );
+    let mut end = 0;
+    let checksum: Array<'_> = (CHECKSUM, Dtype::U8, vec![CHECKSUM_BYTES], &[0; CHECKSUM_BYTES]);
+    for (name, dtype, shape, bytes) in arrays.iter().chain([&checksum]) {
+        let data_offsets = (end, end + bytes.len());
+        end += bytes.len();
+        let info = TensorInfo { dtype: stored_dtype(*dtype), shape: shape.clone(), data_offsets };
+        header.insert(name.to_string(), serde_json::to_value(info)?);
     }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
 
-    /// Writes the file, front to back.
-    fn write(&self, meta: &Meta, out: &mut dyn Write) -> io::Result<()> {
-        // Widest elements first: each array is aligned then, for readers that map the file. The order is otherwise
-        // that of the names, and nothing but the state decides the bytes.
-        let mut order: Vec<(&str, &Stored)> =
-            self.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
-        order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.size_bytes()));
-
-        let mut header = serde_json::Map::new();
-        header.insert(
-            "__metadata__".to_string(),
-            serde_json::json!({ "algo": meta.algo, "config": meta.config, "env": meta.env, "format": FORMAT }),
-        );
-        let mut end = 0;
-        let mut describe = |name: &str, dtype: Dtype, shape: &[usize], size_bytes: usize| {
-            let data_offsets = (end, end + size_bytes);
-            end += size_bytes;
-            let info = TensorInfo { dtype: stored_dtype(dtype), shape: shape.to_vec(), data_offsets };
-            header.insert(name.to_string(), serde_json::to_value(info)?);
-            io::Result::Ok(())
-        };
-        for (name, tensor) in &order {
-            describe(name, tensor.dtype, &tensor.shape, tensor.bytes.len())?;
-        }
-        describe(CHECKSUM, Dtype::U8, &[CHECKSUM_BYTES], CHECKSUM_BYTES)?;
-        let mut header = serde_json::to_vec(&header)?;
-        header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
-
-        let mut hash = Xxh3Default::new();
-        let mut put = |bytes: &[u8]| {
-            hash.update(bytes);
-            out.write_all(bytes)
-        };
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(&header)?;
-        for (_, tensor) in &order {
-            put(&tensor.bytes)?;
-        }
-        out.write_all(&hash.digest128().to_be_bytes())
+    let mut hash = Xxh3Default::new();
+    let mut put = |bytes: &[u8]| {
+        hash.update(bytes);
+        out.write_all(bytes)
+    };
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
+    for (.., bytes) in &arrays {
+        put(bytes)?;
     }
-}
-
-impl StateVisitor for Saver {
-    fn loading(&self) -> bool {
-        false
-    }
-
-    fn enter(&mut self, name: &str) {
-        self.scope.0.push(name.to_string());
-    }
-
-    fn leave(&mut self) {
-        self.scope.0.pop();
-    }
-
-    fn array(
-        &mut self,
-        name: &str,
-        dtype: Dtype,
-        shape: &[usize],
-        bytes: &mut [u8],
-    ) -> Result<(), StateError> {
-        self.insert(name, Stored { dtype, shape: shape.to_vec(), bytes: bytes.to_vec() })
-    }
-
-    fn bytes(&mut self, name: &str, value: &mut Vec<u8>) -> Result<(), StateError> {
-        self.insert(name, Stored { dtype: Dtype::U8, shape: vec![value.len()], bytes: value.clone() })
-    }
+    out.write_all(&hash.digest128().to_be_bytes())
 }
 
 /// A checkpoint that was read and found whole.

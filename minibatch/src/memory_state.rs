@@ -100,7 +100,12 @@ impl Saver {
     fn keep(&mut self, name: &str, piece: Piece) -> Result<(), StateError> {
         let path = joined(&self.path, name);
         if self.pieces.contains_key(&path) {
-            return Err(StateError::Invalid { path, why: "two pieces have this name".into() });
+            return Err(StateError::Invalid { path, why: "two pieces of state have this name".into() });
+        }
+        if let Piece::Array { dtype, shape, bytes } = &piece
+            && bytes.len() != shape.iter().product::<usize>() * dtype.size_bytes()
+        {
+            return Err(StateError::Invalid { path, why: "its bytes do not fill its shape".into() });
         }
         self.pieces.insert(path, piece);
         Ok(())

@@ -286,10 +286,9 @@ impl Write for Filling<'_> {
 fn a_disk_that_fills_up_leaves_the_earlier_checkpoint() {
     let (folder, path, state) = saved();
     let size_bytes = std::fs::metadata(&path).expect("a file").len() as usize;
-    let mut saver = Saver::default();
-    State::new(5).visit(&mut saver).expect("collects");
+    let next = MemoryState::save(|v| State::new(5).visit(v)).expect("collects");
     for room in 0..size_bytes {
-        let error = write_to_disk(&path, |out| saver.write(&meta(), &mut Filling { disk: out, room }));
+        let error = write_to_disk(&path, |out| write(&meta(), &next, &mut Filling { disk: out, room }));
         assert_eq!(error.expect_err("no room").kind(), io::ErrorKind::StorageFull);
         assert_eq!(file_names(folder.path()), ["latest.safetensors"]);
     }
