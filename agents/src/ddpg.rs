@@ -3,7 +3,9 @@
 //! A critic Q(s, a) learns from targets of slowly following copies, y = r + discount · Q′(s′, μ′(s′)); an actor μ(s) climbs
 //! Q(s, μ(s)). The action enters the critic at its second layer, output layers start within ±3·10⁻³, and batch normalization,
 //! where switched on, stands on the observation, on all layers of the actor, and on the critic's layers before the
-//! action (section 7 of the paper).
+//! action (section 7 of the paper). In an update every network, targets too, normalizes with its batch; the running statistics are
+//! for acting alone. A target that used running statistics would be another function than the one being trained, and bootstrapping would
+//! feed that difference back: on Pendulum-v1 such a policy is found and lost again.
 
 use crate::noise::NoiseState;
 use crate::{AlgoConfig, Noise, check_hidden, refuse};
@@ -263,8 +265,8 @@ impl Agent for Ddpg {
 
         // Critic: minimize the weighted loss of y − Q(s, a).
         let target = no_grad(|| {
-            let next_action = self.target_actor.forward(next_obs, Phase::Eval);
-            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Eval);
+            let next_action = self.target_actor.forward(next_obs, Phase::Train);
+            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Train);
             &batch["reward"] + &batch["discount"] * next_q
         });
         let q = self.critic.forward(obs, &action, Phase::Train);
@@ -272,9 +274,9 @@ impl Agent for Ddpg {
         let rate = self.config.critic_learning_rate.at(self.updates);
         Self::descend(&mut self.critic_optimizer, &critic_loss, rate, self.config.max_grad_norm)?;
 
-        // Actor: climb Q(s, μ(s)). The critic is only used here: its running statistics moved once above.
+        // Actor: climb Q(s, μ(s)).
         let own_action = self.actor.forward(obs, Phase::Train);
-        let actor_loss = -self.critic.forward(obs, &own_action, Phase::Eval).mean(Kind::Float);
+        let actor_loss = -self.critic.forward(obs, &own_action, Phase::Train).mean(Kind::Float);
         let rate = self.config.actor_learning_rate.at(self.updates);
         Self::descend(&mut self.actor_optimizer, &actor_loss, rate, self.config.max_grad_norm)?;
 

@@ -6,7 +6,7 @@ use tch::{Tensor, no_grad};
 
 /// An online network paired with its target. Running statistics of batch normalization go the way of the parameters: they describe the
 /// features of the network they stand in, so a slow copy of the weights with the fast one's statistics would be a function that nobody
-/// trained. (On Pendulum-v1 copying them whole instead keeps DDPG with batch normalization from settling.)
+/// trained.
 #[derive(Debug)]
 pub struct TargetPair {
     /// (target, online) of everything that can be averaged.

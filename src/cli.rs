@@ -1,0 +1,204 @@
+//! The command line: what can be asked for. `main.rs` does it.
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rl_train::bench::replay::{Op, Workload};
+use rl_train::error::{CommandError, Result};
+use rl_train::run::Which;
+use std::path::PathBuf;
+use toml::Value;
+
+/// Trains reinforcement-learning agents from a shared replay buffer, through libtorch.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train an agent, or go on with a run
+    Train(Train),
+    /// Evaluate a trained policy, greedily
+    Eval(Eval),
+    /// Watch a trained policy play one episode
+    Play(Play),
+    /// Measure throughput
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Show the environments and algorithms there are
+    List {
+        /// Only these
+        what: Option<Listed>,
+    },
+    /// Print the resolved configuration of an algorithm on an environment, each key with its documentation
+    Config {
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Summarize runs of several seeds: their final evaluations, and their learning curves as a picture
+    Report {
+        /// Folders of runs that have ended
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Draw the learning curves into this SVG file
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
+/// Flags that stand for configuration keys, and the layers below them.
+#[derive(Args)]
+pub struct Keys {
+    /// Algorithm
+    #[arg(long, value_name = "NAME")]
+    pub algo: Option<String>,
+    /// Environment
+    #[arg(long, value_name = "ID")]
+    pub env: Option<String>,
+    /// TOML file over the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key, for example replay.n_step=3; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", value_parser = toml_integer())]
+    pub seed: Option<i64>,
+    /// Environment steps to train for
+    #[arg(long, value_name = "N", value_parser = toml_integer())]
+    pub env_steps: Option<i64>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// TOML's integers end at 2⁶³ − 1, and no key here is negative.
+fn toml_integer() -> clap::builder::RangedI64ValueParser {
+    clap::value_parser!(i64).range(0..)
+}
+
+impl Keys {
+    pub fn flags(&self) -> Vec<(&'static str, Value)> {
+        let text = |key, value: &Option<String>| value.clone().map(|v| (key, Value::String(v)));
+        let number = |key, value: Option<i64>| value.map(|v| (key, Value::Integer(v)));
+        [
+            text("algo", &self.algo),
+            text("env", &self.env),
+            number("seed", self.seed),
+            number("env_steps", self.env_steps),
+            text("device", &self.device),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[derive(Args)]
+pub struct Train {
+    #[command(flatten)]
+    pub keys: Keys,
+    /// Folder for the run's files [default: runs/ALGO-ENV-seedN]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "DIR")]
+    pub resume: Option<PathBuf>,
+    /// Print nothing while training
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Episodes to play
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub episodes: u32,
+    /// Seed of the environments [default: the run's eval.seed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Which of the run's checkpoints
+    #[arg(long, default_value = "latest")]
+    pub checkpoint: Which,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Play {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Write a GIF file
+    #[arg(long, value_name = "FILE", conflicts_with = "terminal")]
+    pub gif: Option<PathBuf>,
+    /// Draw in the terminal (the default)
+    #[arg(long)]
+    pub terminal: bool,
+    /// Seed of the environment [default: the run's eval.seed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Which of the run's checkpoints
+    #[arg(long, default_value = "latest")]
+    pub checkpoint: Which,
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// The replay buffer: transitions inserted, drawn and updated a second
+    Replay(BenchReplay),
+}
+
+#[derive(Args)]
+pub struct BenchReplay {
+    /// What a row holds
+    #[arg(long, default_value = "small")]
+    pub workload: Workload,
+    /// What is measured
+    #[arg(long, default_value = "uniform")]
+    pub op: Op,
+    /// Rows in one call
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Threads that insert; add and add-batch have at least one
+    #[arg(long, default_value_t = 0)]
+    pub writers: u16,
+    /// Threads that draw; the other operations have at least one
+    #[arg(long, default_value_t = 0)]
+    pub samplers: u16,
+    /// Transitions kept [default: 1,000,000; 50,000 for atari]
+    #[arg(long)]
+    pub capacity: Option<usize>,
+    /// Length of the measurement, all repeats together
+    #[arg(long, default_value_t = 2.5)]
+    pub seconds: f64,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    Envs,
+    Algos,
+}
+
+/// The command line; a mistake in it is one line, as any other. Help is printed, and ends the program.
+pub fn parse() -> Result<Cli> {
+    Cli::try_parse().map_err(|e| {
+        if !e.use_stderr() || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            e.exit();
+        }
+        // A paragraph each: what is wrong, tips, the usage, where help is.
+        let text = e.render().to_string();
+        let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+        let said: Vec<String> = paragraphs.filter(|p| !p.starts_with("Usage:")).collect();
+        CommandError::Usage(said.join("; ").trim_start_matches("error: ").to_string())
+    })
+}
