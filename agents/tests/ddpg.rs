@@ -2,7 +2,9 @@
 
 use rand::{RngExt, SeedableRng};
 use rl_agents::algo;
-use rl_learn::{ActionSpace, Agent, Device, Dtype, Kind, MemoryState, MiniBatch, Mode, Rng, Spaces, Tensor};
+use rl_learn::{
+    ActionSpace, Agent, Device, Dtype, Kind, MemoryState, MiniBatch, Mode, Piece, Rng, Spaces, Tensor,
+};
 use serde_json::json;
 
 const ROWS: i64 = 32;
@@ -182,4 +184,22 @@ fn it_climbs_to_the_best_action_of_a_bandit() {
         let mean = agent.act(&obs, Mode::Greedy).unwrap().select(1, 0).mean(Kind::Float).double_value(&[]);
         assert!((mean - 2.0).abs() < 0.3, "batch_norm {batch_norm}: mean action {mean}, best is 2");
     }
+}
+
+/// Bootstrapping through running statistics would compare the critic with another function than the one being trained.
+#[test]
+fn an_update_normalizes_with_its_batch_and_not_with_running_statistics() {
+    let mut agent = agent(json!({ "batch_norm": true }), 8);
+    let plain = state(&mut *agent);
+    let mut moved = plain.clone();
+    let paths: Vec<String> = plain.pieces().map(|(path, _)| path.to_string()).collect();
+    for path in paths.iter().filter(|path| path.ends_with("running_mean")) {
+        let Some(Piece::Array { bytes, .. }) = moved.get_mut(path) else { panic!("{path}") };
+        bytes.as_chunks_mut::<4>().0.fill(3f32.to_ne_bytes());
+    }
+    let td_error = |agent: &mut dyn Agent, from: &MemoryState| -> Vec<f32> {
+        from.load(|v| agent.visit(v)).unwrap();
+        Vec::try_from(agent.update(&batch(8)).unwrap().td_error).unwrap()
+    };
+    assert_eq!(td_error(&mut *agent, &plain), td_error(&mut *agent, &moved));
 }
