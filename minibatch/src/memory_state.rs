@@ -258,6 +258,6 @@ mod tests {
             thing().visit(v)?;
             thing().visit(v)
         });
-        assert!(twice.unwrap_err().to_string().contains("two pieces have this name"));
+        assert!(twice.unwrap_err().to_string().contains("two pieces of state have this name"));
     }
 }
