@@ -30,7 +30,7 @@ test: setup setup-tests ## runs all tests
 	$(CARGO) test --release --workspace --no-fail-fast
 
 bench: setup ## runs all benchmarks
-	$(CARGO) bench --workspace
+	$(CARGO) bench --workspace --bench '*'
 
 lint: setup ## checks formatting and runs clippy, warnings being errors
 	$(CARGO) fmt --all --check
