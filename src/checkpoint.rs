@@ -83,7 +83,10 @@ pub fn save(
 }
 
 /// Lets `write` fill a temporary file beside `path`, brings it to the disk and gives it its name.
-fn write_to_disk(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write_to_disk(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

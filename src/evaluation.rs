@@ -2,7 +2,7 @@
 
 use crate::error::{CommandError, Result};
 use rl_envs::{Actions, Obs, Space, VecEnv};
-use rl_learn::{Agent, Kind, Mode, Tensor};
+use rl_learn::{Agent, Kind, Mode, TchError, Tensor, first_line};
 use serde::{Deserialize, Serialize};
 
 /// Environments stepped side by side in an evaluation, at most.
@@ -42,30 +42,45 @@ impl Evaluation {
     }
 }
 
-/// Plays `episodes` whole episodes of `env` greedily.
+/// Plays `episodes` whole episodes of `env` greedily, on environments seeded with `seed`. `None` when `stop` said so on the way; it is asked
+/// at every step.
 ///
 /// Each environment plays one episode and then waits for the others: counting whichever ends first would favour short episodes.
 ///
 /// # Errors
 /// When the environment or libtorch fails.
-pub fn evaluate(agent: &mut dyn Agent, env: &str, episodes: usize, seed: u64) -> Result<Evaluation> {
-    let mut played = Vec::with_capacity(episodes);
+pub fn evaluate(
+    agent: &mut dyn Agent,
+    env: &str,
+    episodes: usize,
+    seed: u64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Evaluation>> {
+    let mut played = Vec::new();
     let mut round = 0;
     while played.len() < episodes {
         let n = (episodes - played.len()).min(SIDE_BY_SIDE);
         let mut envs = VecEnv::make(env, n)?;
         envs.reset(seed.wrapping_add(round))?;
-        played.extend(play_round(agent, &mut envs)?);
+        let Some(round_played) = play_round(agent, &mut envs, stop)? else { return Ok(None) };
+        played.extend(round_played);
         round += 1;
     }
-    Ok(Evaluation::of(&played))
+    Ok(Some(Evaluation::of(&played)))
 }
 
 /// One episode in each environment, as (return, length).
-fn play_round(agent: &mut dyn Agent, envs: &mut VecEnv) -> Result<Vec<(f64, u64)>> {
+fn play_round(
+    agent: &mut dyn Agent,
+    envs: &mut VecEnv,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<(f64, u64)>>> {
     let mut episodes = vec![(0.0, 0); envs.len()];
     let mut over = vec![false; envs.len()];
     while over.contains(&false) {
+        if stop() {
+            return Ok(None);
+        }
         let actions = agent.act(&observations(envs), Mode::Greedy)?;
         step(envs, &actions)?;
         for (i, outcome) in envs.outcomes().iter().enumerate() {
@@ -76,7 +91,7 @@ fn play_round(agent: &mut dyn Agent, envs: &mut VecEnv) -> Result<Vec<(f64, u64)
             }
         }
     }
-    Ok(episodes)
+    Ok(Some(episodes))
 }
 
 /// The current observations of all environments as a tensor `[E, …]`, on the CPU.
@@ -97,7 +112,7 @@ pub fn observations(envs: &VecEnv) -> Tensor {
 /// # Errors
 /// When an environment refuses its action.
 pub fn step(envs: &mut VecEnv, actions: &Tensor) -> Result<Vec<u8>> {
-    let failed = |e: rl_learn::TchError| CommandError::Failed(format!("libtorch: {e}"));
+    let failed = |e: TchError| CommandError::Failed(format!("libtorch: {}", first_line(&e)));
     if actions.kind() == Kind::Int64 {
         let actions = Vec::<i64>::try_from(actions).map_err(failed)?;
         envs.step(Actions::Discrete(&actions))?;

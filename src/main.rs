@@ -4,6 +4,7 @@ mod cli;
 
 use cli::{Bench, BenchReplay, Command, Eval, Keys, Listed, Play, Train};
 use rl_learn::device;
+use rl_replay::ReplayError;
 use rl_train::bench::replay::{BenchError, ReplayBench};
 use rl_train::config::{Layers, from_run, resolve, to_toml};
 use rl_train::error::{CommandError, Result, io, usage};
@@ -18,7 +19,30 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     rl_learn::keep_freed_memory();
-    let result = cli::parse().and_then(|cli| match cli.command {
+    // libtorch's failures (no memory on a GPU, say) reach us as panics of its binding, with a C++ backtrace in the message: what
+    // a person needs of it is the first line.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result =
+        std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(CommandError::Failed(said(&*panic))));
+    result.unwrap_or_else(|error| {
+        // Where this cannot be said, the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
+/// The first line of a panic's message.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
+    // A TchError inside is printed with its line breaks escaped.
+    let first = text.split(['\n', '\r']).next().unwrap_or_default().split("\\n").next().unwrap_or_default();
+    format!("internal: {first}")
+}
+
+/// Does what the command line asks for.
+fn run() -> Result<ExitCode> {
+    cli::parse().and_then(|cli| match cli.command {
         Command::Train(args) => run_train(args),
         Command::Eval(args) => run_eval(&args),
         Command::Play(args) => run_play(&args),
@@ -26,11 +50,6 @@ fn main() -> ExitCode {
         Command::List { what } => list(what),
         Command::Config { keys } => print_config(&keys),
         Command::Report { runs, svg } => print_report(&runs, svg.as_deref()),
-    });
-    result.unwrap_or_else(|error| {
-        // Where this cannot be said, the exit code still tells.
-        let _ = writeln!(std::io::stderr(), "error: {error}");
-        ExitCode::from(error.exit_code())
     })
 }
 
@@ -76,8 +95,10 @@ fn trained_agent(
 
 fn run_eval(args: &Eval) -> Result<ExitCode> {
     let (config, mut agent) = trained_agent(&args.run, args.checkpoint)?;
-    let seed = args.seed.unwrap_or(config.eval.seed);
-    let result = evaluate(&mut *agent, &config.env, args.episodes as usize, seed)?;
+    // The best checkpoint was chosen by its luck on the run's own seed, so it is judged on another.
+    let seed = args.seed.unwrap_or(config.eval.seed + u64::from(args.checkpoint == Which::Best));
+    let result = evaluate(&mut *agent, &config.env, args.episodes as usize, seed, &|| false)?
+        .expect("nobody stops it");
     if args.json {
         print(format_args!("{}\n", serde_json::to_string(&result).expect("plain data")))?;
     } else {
@@ -101,9 +122,10 @@ fn run_play(args: &Play) -> Result<ExitCode> {
         None => Screen::Terminal,
     };
     let seed = args.seed.unwrap_or(config.eval.seed);
-    let (total, length) = play(&mut *agent, &config.env, seed, &screen)?;
-    print(format_args!("one episode of {length} steps, return {total:.1}\n"))?;
-    Ok(ExitCode::SUCCESS)
+    let played = play(&mut *agent, &config.env, seed, &screen)?;
+    let part = if played.stopped.is_some() { "part of an episode" } else { "one episode" };
+    print(format_args!("{part}: {} steps, return {:.1}\n", played.length, played.total))?;
+    Ok(ExitCode::from(played.stopped.unwrap_or(0) as u8))
 }
 
 fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
@@ -117,7 +139,8 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
         seconds: args.seconds,
     };
     let report = bench.run(|line| drop(writeln!(std::io::stderr(), "{line}"))).map_err(|e| match e {
-        BenchError::Setting { .. } => CommandError::Usage(e.to_string()),
+        BenchError::Replay(ReplayError::NoCapacity | ReplayError::Memory { .. })
+        | BenchError::Setting { .. } => CommandError::Usage(e.to_string()),
         BenchError::Replay(_) => CommandError::Failed(e.to_string()),
     })?;
     if args.json {
@@ -163,6 +186,11 @@ fn print_config(keys: &Keys) -> Result<ExitCode> {
 }
 
 fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitCode> {
+    if let Some(folder) =
+        svg.and_then(std::path::Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir())
+    {
+        return usage(format!("there is no folder {} for the picture", folder.display()));
+    }
     let mut returns = Vec::new();
     let mut curves = Vec::new();
     let mut table = "| run | seed | env steps | mean return | std | min | max | wall s |\n".to_string();
@@ -194,6 +222,11 @@ fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitC
             curves.push((format!("{} on {}", summary.algo, summary.env), curve));
         }
     }
+    if curves.iter().any(|(_, curve)| curve.is_empty()) {
+        return usage(
+            "one of these runs was never evaluated on its way (eval.every = 0): it has no curve to draw",
+        );
+    }
     let all = report::aggregate(&returns);
     print(format_args!(
         "{table}\ninterquartile mean of {} runs: {:.1}, 95 % bootstrap interval {:.1} to {:.1}\n",
@@ -209,11 +242,6 @@ fn print_report(runs: &[PathBuf], svg: Option<&std::path::Path>) -> Result<ExitC
             Some((_, curves)) => curves.push(curve),
             None => series.push((label, vec![curve])),
         }
-    }
-    if series.iter().flat_map(|(_, curves)| curves).any(|curve| curve.is_empty()) {
-        return usage(
-            "one of these runs was never evaluated on its way (eval.every = 0): it has no curve to draw",
-        );
     }
     let series: Vec<(&str, Vec<report::Curve>)> =
         series.iter().map(|(l, c)| (l.as_str(), c.clone())).collect();

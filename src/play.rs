@@ -1,10 +1,11 @@
 //! `rl-train play`: one greedy episode of a trained policy, drawn.
 
 use crate::error::{CommandError, Result, io, usage};
-use crate::evaluation::{observations, step};
 use crate::render::{GifWriter, RenderError, braille};
-use rl_envs::{Scene, VecEnv};
-use rl_learn::{Agent, Mode};
+use crate::signals::StopRequest;
+use crate::wiring::env_spec;
+use rl_envs::{Action, Env, ObsMut, Scene};
+use rl_learn::{Agent, Kind, Mode, Tensor};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,43 +19,74 @@ pub enum Screen {
     Terminal,
 }
 
+/// An episode that was played, to its end or until Ctrl-C.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Played {
+    /// Sum of the rewards.
+    pub total: f64,
+    /// Steps.
+    pub length: u64,
+    /// The exit code where Ctrl-C ended it.
+    pub stopped: Option<i32>,
+}
+
 /// Frames a second: Gymnasium's classic-control environments are drawn at 15 to 50.
 const FPS: u32 = 30;
 
-/// Plays one episode of `env` with `agent`; gives its return and length.
+/// Plays one episode of `env`, seeded with `seed`, with `agent`, and draws every state from the first to the last.
 ///
 /// # Errors
-/// [`CommandError::Usage`] when the environment has no drawing or the file's folder is missing; [`CommandError::Failed`] otherwise.
-pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Result<(f64, u64)> {
-    let mut envs = VecEnv::make(env, 1)?;
-    envs.reset(seed)?;
-    let mut view = View::new(screen, &scene(&envs)?)?;
-    let (mut total, mut length) = (0.0, 0);
+/// [`CommandError::Usage`] when the environment has no drawing or the file cannot be made; [`CommandError::Failed`] otherwise.
+pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Result<Played> {
+    let mut obs = vec![0f32; env_spec(env)?.observation.elements()];
+    let mut env = rl_envs::make(env)?;
+    env.reset(Some(seed), ObsMut::F32(&mut obs))?;
+    let stop = StopRequest::listen().map_err(io("cannot watch for Ctrl-C"))?;
+    let mut view = View::new(screen, &scene(&*env)?)?;
+    let mut played = Played { total: 0.0, length: 0, stopped: None };
     loop {
-        // Drawn before the step: after the last one the environment already shows the next episode's start.
-        view.show(&scene(&envs)?, total, length)?;
-        let actions = agent.act(&observations(&envs), Mode::Greedy)?;
-        step(&mut envs, &actions)?;
-        let outcome = envs.outcomes()[0];
-        total += outcome.reward;
-        length += 1;
-        if outcome.ended() {
+        view.show(&scene(&*env)?, &played)?;
+        let batch = Tensor::from_slice(&obs).unsqueeze(0);
+        let action = agent.act(&batch, Mode::Greedy)?;
+        let outcome = if action.kind() == Kind::Int64 {
+            env.step(Action::Discrete(action.int64_value(&[0]) as usize), ObsMut::F32(&mut obs))?
+        } else {
+            let values: Vec<f32> =
+                (0..action.size()[1]).map(|i| action.double_value(&[0, i]) as f32).collect();
+            env.step(Action::Box(&values), ObsMut::F32(&mut obs))?
+        };
+        played.total += outcome.reward;
+        played.length += 1;
+        played.stopped = stop.exit_code();
+        if outcome.ended() || played.stopped.is_some() {
+            view.show(&scene(&*env)?, &played)?;
             view.finish()?;
-            return Ok((total, length));
+            return Ok(played);
         }
     }
 }
 
-fn scene(envs: &VecEnv) -> Result<Scene> {
-    match envs.envs()[0].scene() {
+fn scene(env: &dyn Env) -> Result<Scene> {
+    match env.scene() {
         Some(scene) => Ok(scene),
-        None => usage(format!("{} has no drawing", envs.spec().id)),
+        None => usage(format!("{} has no drawing", env.spec().id)),
     }
 }
 
 enum View {
     Gif(GifWriter<std::io::BufWriter<std::fs::File>>),
-    Terminal { next_frame: Instant },
+    Terminal(Terminal),
+}
+
+/// The terminal while it is drawn on: its cursor is hidden, and comes back however this ends.
+struct Terminal {
+    next_frame: Instant,
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = write!(std::io::stdout(), "\x1b[?25h");
+    }
 }
 
 impl View {
@@ -65,23 +97,27 @@ impl View {
                 if !folder.as_os_str().is_empty() && !folder.is_dir() {
                     return usage(format!("there is no folder {} for the GIF", folder.display()));
                 }
+                if path.is_dir() {
+                    return usage(format!("{} is a folder; name a file for the GIF", path.display()));
+                }
                 let (width, height) = (scene.width as u16, scene.height as u16);
                 Ok(View::Gif(GifWriter::create(path, width, height, FPS).map_err(failed)?))
             }
             Screen::Terminal => {
-                // Clears the screen and hides the cursor; `finish` shows it again.
+                // Clears the screen and hides the cursor.
                 write!(std::io::stdout(), "\x1b[2J\x1b[?25l").map_err(io("cannot draw"))?;
-                Ok(View::Terminal { next_frame: Instant::now() })
+                Ok(View::Terminal(Terminal { next_frame: Instant::now() }))
             }
         }
     }
 
-    fn show(&mut self, scene: &Scene, total: f64, length: u64) -> Result<()> {
+    fn show(&mut self, scene: &Scene, played: &Played) -> Result<()> {
         match self {
             View::Gif(gif) => gif.frame(scene).map_err(failed),
-            View::Terminal { next_frame } => {
+            View::Terminal(Terminal { next_frame }) => {
+                let (picture, Played { total, length, .. }) = (braille(scene, 78, 22), played);
                 let mut out = std::io::stdout().lock();
-                write!(out, "\x1b[H{}\nstep {length}  return {total:.1}\x1b[K\n", braille(scene, 78, 22))
+                write!(out, "\x1b[H{picture}\nstep {length}  return {total:.1}\x1b[K\n")
                     .and_then(|()| out.flush())
                     .map_err(io("cannot draw"))?;
                 std::thread::sleep(next_frame.saturating_duration_since(Instant::now()));
@@ -94,7 +130,7 @@ impl View {
     fn finish(self) -> Result<()> {
         match self {
             View::Gif(gif) => gif.finish().map(drop).map_err(failed),
-            View::Terminal { .. } => write!(std::io::stdout(), "\x1b[?25h").map_err(io("cannot draw")),
+            View::Terminal(_) => Ok(()),
         }
     }
 }

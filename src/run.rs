@@ -38,15 +38,7 @@ impl RunFolder {
                 ));
             }
             Some(out) => out.to_path_buf(),
-            None => {
-                let first =
-                    PathBuf::from("runs").join(format!("{}-{}-seed{}", config.algo, config.env, config.seed));
-                let numbered = |i: u32| match i {
-                    1 => first.clone(),
-                    _ => PathBuf::from(format!("{}-{i}", first.display())),
-                };
-                (1..).map(numbered).find(|path| !path.exists()).expect("some number is free")
-            }
+            None => Self::first_free(&format!("{}-{}-seed{}", config.algo, config.env, config.seed))?,
         };
         let run = Self { path };
         std::fs::create_dir_all(run.path.join("checkpoints")).map_err(|e| {
@@ -61,6 +53,22 @@ impl RunFolder {
         })?;
         run.write_config(config)?;
         Ok(run)
+    }
+
+    /// Makes and gives the first of `runs/NAME`, `runs/NAME-2`, … that nobody else has, also where several runs begin at once.
+    fn first_free(name: &str) -> Result<PathBuf> {
+        let failed = |e| io("cannot make a folder in runs")(e);
+        std::fs::create_dir_all("runs").map_err(failed)?;
+        for i in 1u32.. {
+            let path =
+                PathBuf::from("runs").join(if i == 1 { name.to_string() } else { format!("{name}-{i}") });
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(path),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        unreachable!("some number is free")
     }
 
     /// The folder of a run that there is already.
@@ -96,19 +104,22 @@ impl RunFolder {
         serde_json::from_slice::<Summary>(&summary).is_ok_and(|summary| summary.env_steps == env_steps)
     }
 
-    /// Written aside and renamed, so that a reader never sees half a file.
+    /// Written aside, brought to the disk and renamed, so that nobody ever sees half a file.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path.join(name);
-        let failed = |e| io(format!("cannot write {}", path.display()))(e);
-        let file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
-        std::fs::write(file.path(), text).map_err(failed)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        checkpoint::write_to_disk(&path, |out| out.write_all(text.as_bytes()))
+            .map_err(io(format!("cannot write {}", path.display())))
+    }
+
+    /// Removes the summary of an earlier end: the run goes on, and whoever reads it must not take it for finished.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove_summary(&self) -> Result<()> {
+        match std::fs::remove_file(self.path.join("summary.json")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("cannot remove summary.json")(e)),
+            _ => Ok(()),
         }
-        file.persist(&path).map_err(|e| failed(e.error))?;
-        Ok(())
     }
 
     fn checkpoint_path(&self, which: Which) -> PathBuf {
@@ -172,7 +183,7 @@ pub struct Summary {
     pub updates: u64,
     /// Training episodes ended.
     pub episodes: u64,
-    /// Seconds of wall-clock time, those before a resumption included, without the final evaluation.
+    /// Seconds of wall-clock time, without the final evaluation. Of the time before a resumption, what is up to its last line of metrics.
     pub wall_s: f64,
     /// env_steps / wall_s.
     pub env_steps_per_s: f64,

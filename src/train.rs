@@ -1,7 +1,7 @@
 //! `rl-train train`: the loop around a [`Trainer`], with everything a person watching it wants.
 
 use crate::config::{Config, Layers, from_run, resolve};
-use crate::error::{CommandError, Result, io, usage};
+use crate::error::{Result, io, usage};
 use crate::evaluation::{Evaluation, evaluate};
 use crate::metrics::{LogPoint, Metrics};
 use crate::progress::{Progress, Snapshot};
@@ -90,13 +90,20 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     ));
     let started = Instant::now();
     let mut session = Session { trainer, run, metrics, progress, started, wall_before, scalars: Vec::new() };
+    session.run.remove_summary()?;
+    if session.trainer.env_steps() == 0 {
+        // However early the run is killed, there is something to go on with.
+        session.run.save(Which::Latest, &mut session.trainer)?;
+    }
     session.until_done(&stop)?;
+    session.check_finite()?;
     session.run.save(Which::Latest, &mut session.trainer)?;
     let folder = session.run.path().to_path_buf();
-    match stop.exit_code() {
-        Some(code) => Ok(Ended::Interrupted(folder, code as u8)),
-        None => Ok(Ended::Done(folder, Box::new(session.finish(&device::name(device))?))),
-    }
+    let summary = session.finish(&device::name(device), &stop)?;
+    Ok(match (summary, stop.exit_code()) {
+        (Some(summary), _) => Ended::Done(folder, Box::new(summary)),
+        (None, code) => Ended::Interrupted(folder, code.unwrap_or(1) as u8),
+    })
 }
 
 /// The configuration of the run to go on with. What would make it another run is refused.
@@ -163,13 +170,17 @@ impl Session {
         Ok(())
     }
 
-    /// The evaluation at the end and the summary.
-    fn finish(mut self, device: &str) -> Result<Summary> {
+    /// The evaluation at the end and the summary; `None` when asked to stop before they were there.
+    fn finish(mut self, device: &str, stop: &StopRequest) -> Result<Option<Summary>> {
         let wall_s = self.wall_s();
         let last = snapshot(&self.trainer, &self.scalars);
         self.progress.finish(self.trainer.env_steps(), last);
         let config = self.trainer.config().clone();
-        let eval = evaluate(self.trainer.agent(), &config.env, config.eval.final_episodes, config.eval.seed)?;
+        let (episodes, seed) = (config.eval.final_episodes, config.eval.seed);
+        let stopped = || stop.requested();
+        let Some(eval) = evaluate(self.trainer.agent(), &config.env, episodes, seed, &stopped)? else {
+            return Ok(None);
+        };
         let (env_steps, updates) = (self.trainer.env_steps(), self.trainer.updates());
         let summary = Summary {
             algo: config.algo,
@@ -187,7 +198,7 @@ impl Session {
             git: option_env!("RL_TRAIN_GIT").unwrap_or("unknown").to_string(),
         };
         self.run.write_summary(&summary)?;
-        Ok(summary)
+        Ok(Some(summary))
     }
 
     fn wall_s(&self) -> f64 {
@@ -219,19 +230,21 @@ impl Session {
         values.push(("speed/updates_per_s".into(), self.trainer.updates() as f64 / wall_s));
         let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         self.write(&values)?;
-        // Nothing on the way of an update looks at its numbers; here somebody does.
-        match self.scalars.iter().find(|(_, value)| !value.is_finite()) {
+        self.check_finite()
+    }
+
+    /// Nothing on the way of an update looks at its numbers; here somebody does.
+    fn check_finite(&self) -> Result<()> {
+        match self.trainer.scalars().iter().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
-            Some((name, value)) => Err(CommandError::Failed(format!(
-                "training has diverged: {name} is {value} at {} env steps; try a lower learning rate or agent.max_grad_norm",
-                self.trainer.env_steps()
-            ))),
+            Some((name, value)) => Err(self.trainer.diverged(&format!("{name} is {value}"))),
         }
     }
 
     fn evaluate(&mut self, episodes: usize) -> Result<()> {
         let config = self.trainer.config().clone();
-        let evaluation = evaluate(self.trainer.agent(), &config.env, episodes, config.eval.seed)?;
+        let evaluation = evaluate(self.trainer.agent(), &config.env, episodes, config.eval.seed, &|| false)?
+            .expect("nobody stops it");
         let Evaluation { mean_return, std_return, mean_length, .. } = evaluation;
         self.write(&[
             ("eval/return", mean_return),

@@ -2,12 +2,14 @@
 //! for bit on a CPU and goes on exactly where a checkpoint left it.
 
 use crate::config::Config;
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Result, usage};
 use crate::evaluation::{observations, step};
 use crate::wiring::{Stream, build_agent, build_replay, rng, schema, spaces};
 use rand::Rng as _;
 use rl_envs::{Obs, VecEnv};
-use rl_learn::{Agent, Device, Learner, Mode, StateError, StateVisitor, Update, scalar, scope, value};
+use rl_learn::{
+    Agent, Device, Learner, LearnerError, Mode, StateError, StateVisitor, Update, scalar, scope, value,
+};
 use rl_replay::{NStep, Replay, Step, Writer};
 use std::collections::VecDeque;
 
@@ -50,6 +52,12 @@ impl Trainer {
         let spaces = spaces(envs.spec())?;
         let schema = schema(&spaces)?;
         let agent = build_agent(&config, device)?;
+        let (batch, smallest) = (config.train.batch_size, agent.smallest_batch());
+        if batch < smallest {
+            return usage(format!(
+                "train.batch_size is {batch}; with this agent it must be at least {smallest}"
+            ));
+        }
         let replay = build_replay(&config, schema.clone())?;
         envs.reset(rng(config.seed, Stream::Envs).next_u64())?;
         let n_step = NStep::new(config.replay.n_step, config.replay.gamma, &schema)
@@ -90,6 +98,9 @@ impl Trainer {
             false => Mode::Explore { env_steps: self.env_steps },
         };
         let actions = self.agent.act(&observations(&self.envs), mode)?;
+        if actions.is_floating_point() && actions.isfinite().all().int64_value(&[]) == 0 {
+            return Err(self.diverged("an action is not finite"));
+        }
         self.acted_on.clear();
         self.acted_on.extend_from_slice(obs_bytes(self.envs.observations()));
         let actions = step(&mut self.envs, &actions)?;
@@ -103,10 +114,21 @@ impl Trainer {
             let beta = self.config.replay.beta.at(self.env_steps);
             for _ in 0..rounds * train.updates_per_train {
                 let update = self.learner.update(&mut *self.agent, beta);
-                self.last_update = Some(update.map_err(|e| CommandError::Failed(e.to_string()))?);
+                self.last_update = Some(update.map_err(|e| match e {
+                    LearnerError::Diverged { .. } => self.diverged(&e.to_string()),
+                    other => CommandError::Failed(other.to_string()),
+                })?);
             }
         }
         Ok(())
+    }
+
+    /// The error of a run whose numbers have run away; `sign` is what showed it.
+    pub fn diverged(&self, sign: &str) -> CommandError {
+        CommandError::Failed(format!(
+            "training has diverged: {sign} at {} env steps; try a lower learning rate or agent.max_grad_norm",
+            self.env_steps
+        ))
     }
 
     /// Folds the step that was just made into rows of the buffer, and counts its episodes.

@@ -1,8 +1,8 @@
 //! What a script can rely on: the commands' output and the files of a run's folder.
 
-mod common;
+mod binary;
 
-use common::{
+use binary::{
     DDPG, DQN, best, bytes, checkpoints, latest, metrics, python, resume, run, script, succeed, text, train,
 };
 use serde_json::Value;
@@ -155,7 +155,7 @@ fn a_runs_configuration_runs_it_again() {
         // Another seed is another run, in everything that is drawn.
         let other = format!("--out={name}-other");
         succeed(at, &["train", "--quiet", &config, &other, "--seed=6"]);
-        assert_ne!(common::state(&latest(&at.join(format!("{name}-other")))), common::state(&latest(&first)));
+        assert_ne!(binary::state(&latest(&at.join(format!("{name}-other")))), binary::state(&latest(&first)));
     }
 }
 
@@ -241,7 +241,7 @@ fn episodes_are_drawn() {
     train(at, DQN, &["--out=run", "--env-steps=30"]);
     let played = succeed(at, &["play", "--run=run", "--gif=x.gif"]);
     let length: usize = played.split_whitespace().nth(3).and_then(|word| word.parse().ok()).expect("steps");
-    assert_eq!(played, format!("one episode of {length} steps, return {length}.0\n"));
+    assert_eq!(played, format!("one episode: {length} steps, return {length}.0\n"));
     let gif = bytes(&at.join("x.gif"));
     assert_eq!((&gif[..6], gif.last()), (&b"GIF89a"[..], Some(&0x3b)));
     // Each frame comes with an extension of four bytes that says how long it is shown.

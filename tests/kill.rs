@@ -1,8 +1,8 @@
 //! However a run is killed, it leaves a checkpoint that loads, and goes on from there as if nothing had been.
 
-mod common;
+mod binary;
 
-use common::{assert_same_state, latest, metrics_without_clock, resume, rl_train, succeed, text, train};
+use binary::{assert_same_state, latest, metrics_without_clock, resume, rl_train, succeed, text, train};
 use rand::RngExt;
 use rl_train::checkpoint;
 use rl_train::config::from_run;

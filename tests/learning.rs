@@ -1,19 +1,19 @@
 //! The whole path learns: environment → replay → mini-batch → libtorch → priorities → a better policy. Short runs with small networks and wide
 //! margins; what the defaults reach over five seeds is in docs/results.md.
 
-mod common;
+mod binary;
 
 use serde_json::Value;
 
 /// Trains with `arguments` and gives the mean return of the final greedy evaluation.
 fn reached(arguments: &[&str]) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
-    common::train(
+    binary::train(
         folder.path(),
         &["--out=run", "--set=eval.every=0", "--set=eval.final_episodes=20"],
         arguments,
     );
-    let summary = common::bytes(&folder.path().join("run/summary.json"));
+    let summary = binary::bytes(&folder.path().join("run/summary.json"));
     let summary: Value = serde_json::from_slice(&summary).expect("JSON");
     summary["eval"]["mean_return"].as_f64().expect("a number")
 }

@@ -1,8 +1,8 @@
 //! What the user did wrong, or the machine would not do, is one line and an exit code, and harms no earlier checkpoint.
 
-mod common;
+mod binary;
 
-use common::{DQN, bytes, checkpoints, latest, rl_train, run, succeed, text, train};
+use binary::{DQN, bytes, checkpoints, latest, rl_train, run, succeed, text, train};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;

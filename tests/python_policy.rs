@@ -1,9 +1,9 @@
 //! A policy that was trained here plays in Python as it does here: its file needs nothing of ours to be read. `make test`
 //! brings the Python that this needs, as `scripts/setup-tests` alone does.
 
-mod common;
+mod binary;
 
-use common::{latest, python, script, succeed, text, train};
+use binary::{latest, python, script, succeed, text, train};
 use rand::RngExt;
 use rl_learn::{Device, Mode, Tensor, scope};
 use rl_train::config::from_run;

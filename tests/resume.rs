@@ -1,8 +1,8 @@
 //! A run that is stopped and goes on ends exactly like one that was never stopped: bit for bit the same checkpoint.
 
-mod common;
+mod binary;
 
-use common::{
+use binary::{
     DDPG, DQN, assert_same_state, best, bytes, latest, metrics, metrics_without_clock, resume, rl_train,
     state, succeed, text, train,
 };
@@ -162,7 +162,7 @@ fn a_run_stopped_after_its_last_step_still_gets_its_summary() {
     assert!(bytes(&latest(&at.join("run"))) == before, "nothing was left to train");
 
     // With its summary it is complete, and there is nothing to go on with.
-    let output = common::run(at, &["train", "--quiet", "--resume=run"]);
+    let output = binary::run(at, &["train", "--quiet", "--resume=run"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("--env-steps"), "{}", text(&output.stderr));
 }

@@ -5,7 +5,9 @@
 //! where switched on, stands on the observation, on all layers of the actor, and on the critic's layers before the
 //! action (section 7 of the paper). In an update every network, targets too, normalizes with its batch; the running statistics are
 //! for acting alone. A target that used running statistics would be another function than the one being trained, and bootstrapping would
-//! feed that difference back: on Pendulum-v1 such a policy is found and lost again.
+//! feed that difference back: on Pendulum-v1 such a policy is found and lost again. (The critic's statistics are kept and saved, and
+//! nothing reads them.) The noise of small batches' statistics goes into the critic's targets, so switch it on with batches of 128 and
+//! more.
 
 use crate::noise::NoiseState;
 use crate::{AlgoConfig, Noise, check_hidden, refuse};
@@ -292,6 +294,10 @@ impl Agent for Ddpg {
                 ("q_mean", q.mean(Kind::Float)),
             ],
         })
+    }
+
+    fn smallest_batch(&self) -> usize {
+        if self.config.batch_norm { 2 } else { 1 }
     }
 
     fn begin_episode(&mut self, env: usize) {

@@ -98,9 +98,9 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, AgentError> {
 
 /// Checks the widths of hidden layers.
 fn check_hidden(hidden: &[i64]) -> Result<(), AgentError> {
-    match hidden.iter().find(|&&width| width < 1) {
+    match hidden.iter().find(|width| !(1..=65_536).contains(*width)) {
         Some(width) => {
-            refuse(format!("agent.hidden has a layer of width {width}; every width must be at least 1"))
+            refuse(format!("agent.hidden has a layer of width {width}; each must lie between 1 and 65536"))
         }
         None => Ok(()),
     }

@@ -79,10 +79,14 @@ pub trait Agent: Send {
     /// When libtorch fails.
     fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError>;
 
-    /// One learning step on `batch` (columns of [`Schema::transition`](rl_minibatch::Schema::transition)).
+    /// One learning step on `batch` (columns of [`Schema::transition`](rl_minibatch::Schema::transition)), at least
+    /// [`smallest_batch`](Self::smallest_batch) rows.
     ///
     /// # Errors
     /// When libtorch fails.
+    ///
+    /// # Panics
+    /// When a column is missing: the algorithm and the schema disagree.
     fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError>;
 
     /// Shows every piece of state that acting and learning depend on: networks, targets, running statistics, optimizers, counters,
@@ -95,6 +99,11 @@ pub trait Agent: Send {
     /// Told when environment `env` begins a new episode: noise that has a memory starts anew.
     fn begin_episode(&mut self, env: usize) {
         let _ = env;
+    }
+
+    /// The fewest rows that [`update`](Self::update) can learn from: 1, or 2 where batch normalization needs a variance.
+    fn smallest_batch(&self) -> usize {
+        1
     }
 
     /// Current values of what anneals (ε, learning rate), for the progress bar and the log.
@@ -115,7 +124,7 @@ pub enum AgentError {
     Config(String),
 }
 
-/// libtorch's messages carry a C++ backtrace below their first line.
-fn first_line(error: &tch::TchError) -> String {
+/// What went wrong inside libtorch, in one line: its messages carry a C++ backtrace below their first.
+pub fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }

@@ -74,7 +74,10 @@ fn cuda() -> Result<i64, String> {
     static FOUND: OnceLock<Result<i64, String>> = OnceLock::new();
     FOUND
         .get_or_init(|| {
-            shim::open_cuda().map_err(|_| "this libtorch is the CPU-only install".to_string())?;
+            shim::open_cuda().map_err(|e| match e.0.contains("libtorch_cuda.so: cannot open") {
+                true => "this libtorch has no CUDA half".to_string(),
+                false => format!("libtorch's CUDA half does not load ({e})"),
+            })?;
             if !tch::Cuda::is_available() || tch::Cuda::device_count() == 0 {
                 return Err("no usable NVIDIA driver or GPU was found".to_string());
             }
@@ -84,6 +87,9 @@ fn cuda() -> Result<i64, String> {
 }
 
 /// Sets how many threads libtorch may use inside one operation.
+///
+/// # Panics
+/// When `threads` is 0 or more than `i32::MAX`.
 pub fn set_threads(threads: u32) {
     tch::set_num_threads(threads as i32);
 }

@@ -40,8 +40,8 @@ impl Learner {
     /// One update of `agent`, with importance weights of exponent `beta` if the buffer is prioritized.
     ///
     /// # Errors
-    /// When there is nothing to draw from, when libtorch fails, and when a temporal-difference error is not finite, so that
-    /// it cannot become a priority: training has diverged.
+    /// When there is nothing to draw from, when libtorch fails, and [`LearnerError::Diverged`] when a temporal-difference error
+    /// that should become a priority is not finite.
     pub fn update(&mut self, agent: &mut dyn Agent, beta: f64) -> Result<Update, LearnerError> {
         let rows = self.staging.rows();
         let (mut columns, weight) = self.staging.host_mut();
@@ -54,7 +54,11 @@ impl Learner {
         if self.prioritized {
             let next = (self.drawn.rows.clone(), update.td_error.shallow_clone());
             if let Some((keys, td_error)) = self.pending.replace(next) {
-                self.reader.update_priorities(&keys, &to_host(&td_error)?)?;
+                let magnitudes = to_host(&td_error)?;
+                if let Some(value) = magnitudes.iter().copied().find(|value| !value.is_finite()) {
+                    return Err(LearnerError::Diverged { value });
+                }
+                self.reader.update_priorities(&keys, &magnitudes)?;
             }
         }
         self.updates += 1;
@@ -69,8 +73,10 @@ impl Learner {
         scalar(visitor, "updates", &mut self.updates)?;
         value(visitor, "rng", &mut self.rng)?;
         scope(visitor, "pending", |v| {
-            let invalid =
-                |e: tch::TchError| StateError::Invalid { path: "pending".to_string(), why: e.to_string() };
+            let invalid = |e: tch::TchError| StateError::Invalid {
+                path: "pending".to_string(),
+                why: crate::first_line(&e),
+            };
             let mut pending: Option<(Vec<u64>, Vec<f32>)> = match &self.pending {
                 Some((keys, td_error)) => Some((keys.clone(), to_host(td_error).map_err(invalid)?)),
                 None => None,
@@ -97,7 +103,13 @@ pub enum LearnerError {
     /// The algorithm failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The numbers have run away.
+    #[error("a temporal-difference error is {value}")]
+    Diverged {
+        /// NaN or infinity.
+        value: f32,
+    },
     /// A read-back failed.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", crate::first_line(.0))]
     Tch(#[from] tch::TchError),
 }

@@ -7,7 +7,8 @@
 //!   [`loss`], the [`Optimizer`]s, [`Schedule`]s and the target-network updates in [`target`];
 //! * [`Learner`] is the machinery around it: sample, stage, update, write priorities back.
 //!
-//! Nothing on that path reads a value back from the device; scalars are tensors until somebody logs them.
+//! Nothing on that path is read back from the device but |δ| of the update before, for the priorities; scalars are tensors until
+//! somebody logs them.
 
 mod agent;
 pub mod device;
@@ -23,7 +24,7 @@ mod staging;
 mod state;
 pub mod target;
 
-pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update};
+pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
 pub use learner::{Learner, LearnerError};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};

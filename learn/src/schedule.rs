@@ -78,8 +78,12 @@ impl Schedule {
         };
         for end in ends {
             if !(low..=high).contains(&end) || (positive && end <= 0.0) {
-                let bound = if positive { " and, being exponential, positive" } else { "" };
-                return Err(format!("{key} is {end}; it must lie between {low} and {high}{bound}"));
+                let positive = if positive { " and, being exponential, positive" } else { "" };
+                let bounds = match high {
+                    f64::MAX => format!("be finite and at least {low}"),
+                    _ => format!("lie between {low} and {high}"),
+                };
+                return Err(format!("{key} is {end}; it must {bounds}{positive}"));
             }
         }
         Ok(())

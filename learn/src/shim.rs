@@ -7,7 +7,7 @@ use torch_sys::C_tensor;
 /// An operation of libtorch failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("libtorch: {0}")]
-pub struct ShimError(String);
+pub struct ShimError(pub(crate) String);
 
 type List = *const *mut C_tensor;
 

@@ -149,6 +149,20 @@ impl Config {
                 return usage(format!("{key} is 0; it must be at least 1"));
             }
         }
+        // Beyond these something is mistyped, and memory would be asked for that no machine has.
+        let at_most = [
+            ("threads", u64::from(self.threads), 1_024),
+            ("train.num_envs", self.train.num_envs as u64, 65_536),
+            ("train.batch_size", self.train.batch_size as u64, 1 << 24),
+            ("replay.n_step", self.replay.n_step as u64, 10_000),
+            ("eval.episodes", self.eval.episodes as u64, 1_000_000),
+            ("eval.final_episodes", self.eval.final_episodes as u64, 1_000_000),
+        ];
+        for (key, value, most) in at_most {
+            if value > most {
+                return usage(format!("{key} is {value}; it can be at most {most}"));
+            }
+        }
         let within = [("replay.gamma", self.replay.gamma), ("replay.alpha", self.replay.alpha)];
         for (key, value) in within {
             if !(0.0..=1.0).contains(&value) {
