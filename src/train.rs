@@ -42,7 +42,7 @@ pub enum Ended {
 /// Trains a new run, or goes on with one.
 ///
 /// # Errors
-/// [`CommandError::Usage`] for the user's mistakes, [`CommandError::Failed`] when something broke; checkpoints written before stay.
+/// A usage error for the user's mistakes, a failure when something broke; checkpoints written before stay.
 pub fn train(args: &TrainArgs) -> Result<Ended> {
     let (config, run) = match &args.resume {
         Some(path) => (resumed_config(path, args)?, Some(RunFolder::open(path))),

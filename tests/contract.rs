@@ -240,7 +240,7 @@ fn episodes_are_drawn() {
     // An untrained policy, whose episode is short: the terminal shows it at the speed of life.
     train(at, DQN, &["--out=run", "--env-steps=30"]);
     let played = succeed(at, &["play", "--run=run", "--gif=x.gif"]);
-    let length: usize = played.split_whitespace().nth(3).and_then(|word| word.parse().ok()).expect("steps");
+    let length: usize = played.split_whitespace().nth(2).and_then(|word| word.parse().ok()).expect("steps");
     assert_eq!(played, format!("one episode: {length} steps, return {length}.0\n"));
     let gif = bytes(&at.join("x.gif"));
     assert_eq!((&gif[..6], gif.last()), (&b"GIF89a"[..], Some(&0x3b)));
@@ -250,7 +250,7 @@ fn episodes_are_drawn() {
 
     let drawn = succeed(at, &["play", "--run=run", "--terminal"]);
     assert!(drawn.ends_with(&played), "the same episode");
-    assert_eq!(drawn.matches("\x1b[H").count(), length, "a picture for each step");
+    assert_eq!(drawn.matches("\x1b[H").count(), length + 1, "a picture for each state");
     assert!(drawn.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "dots in braille");
     assert!(drawn.contains("\x1b[?25h"), "the cursor comes back");
 }
@@ -263,4 +263,54 @@ fn quiet_is_quiet() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
     let output = run(at, &["train", "--quiet", "--resume=run", "--env-steps=700"]);
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn the_replay_benchmark_prints_its_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    const KEYS: [&str; 14] = [
+        "workload",
+        "op",
+        "batch",
+        "writers",
+        "samplers",
+        "capacity",
+        "row_bytes",
+        "transitions_per_s",
+        "inserted_per_s",
+        "p50_us",
+        "p99_us",
+        "bytes_per_transition",
+        "memcpy_gb_per_s",
+        "threads",
+    ];
+    let short = ["bench", "replay", "--json", "--seconds=0.05", "--batch=32"];
+    for workload in ["small", "mujoco", "atari"] {
+        let capacity = if workload == "atari" { "--capacity=64" } else { "--capacity=2000" };
+        for op in ["add", "add-batch", "uniform", "prioritized", "prioritized-update"] {
+            for threads in [&[][..], &["--writers=2", "--samplers=2"]] {
+                let settings = [&["--workload", workload, "--op", op, capacity], threads].concat();
+                let printed = succeed(folder.path(), &[&short[..], &settings].concat());
+                assert_eq!(printed.lines().count(), 1, "{printed}");
+                let line: Value = serde_json::from_str(&printed).expect("JSON");
+                let keys: Vec<&str> =
+                    line.as_object().expect("an object").keys().map(String::as_str).collect();
+                let mut expected = KEYS.to_vec();
+                // A map that does not keep the order sorts its keys.
+                expected.sort_unstable();
+                let mut found = keys.clone();
+                found.sort_unstable();
+                assert_eq!(found, expected);
+                assert_eq!((&line["workload"], &line["op"]), (&workload.into(), &op.into()));
+                assert!(line["transitions_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{printed}");
+                if !threads.is_empty() {
+                    assert_eq!(
+                        (&line["writers"], &line["samplers"], &line["threads"]),
+                        (&2.into(), &2.into(), &4.into())
+                    );
+                    assert!(line["inserted_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{printed}");
+                }
+            }
+        }
+    }
 }

@@ -109,7 +109,13 @@ fn keys_and_values_that_are_wrong() {
         ("train.batch_size=-1", ["batch_size", "-1"]),
         ("train.batch_size=0", ["batch_size", "at least 1"]),
         ("agent.hidden=3", ["agent.hidden", "sequence"]),
-        ("agent.hidden=[0]", ["agent.hidden", "at least 1"]),
+        ("agent.hidden=[0]", ["agent.hidden", "between 1"]),
+        ("agent.hidden=[4000000000000000000]", ["agent.hidden", "65536"]),
+        ("threads=3000000000", ["threads", "at most"]),
+        ("train.num_envs=1000000000000", ["train.num_envs", "at most"]),
+        ("replay.n_step=4000000000000000000", ["replay.n_step", "at most"]),
+        ("eval.final_episodes=4000000000000000000", ["eval.final_episodes", "at most"]),
+        ("agent.learning_rate=-1", ["agent.learning_rate", "finite and at least 0"]),
         ("agent.double=2", ["agent.double", "boolean"]),
         ("agent.activation=\"gelu\"", ["agent.activation", "relu"]),
         ("agent.optimizer={kind=\"lion\"}", ["agent.optimizer", "adam"]),
@@ -359,13 +365,14 @@ fn a_disk_that_takes_no_more() {
     train(at, DQN, &["--out=whole", "--env-steps=900"]);
     assert!(bytes(&latest(&at.join("run"))) == bytes(&latest(&at.join("whole"))));
 
-    // The first checkpoint of a run: none is better than half of one.
+    // A new run's empty beginning fits, and what comes after it does not: the beginning stays, and can be gone on with.
     let line = one_line(
         &limited(&format!("train --quiet --device=cpu --out=new {} --env-steps=600", quoted(DQN))),
         1,
     );
     assert!(line.contains("cannot write checkpoint"), "{line}");
-    assert!(checkpoints(&at.join("new")).is_empty(), "{:?}", checkpoints(&at.join("new")).keys());
+    assert!(checkpoints(&at.join("new")).keys().eq(["latest.safetensors"]));
+    succeed(at, &["train", "--quiet", "--resume=new", "--env-steps=600"]);
 }
 
 fn quoted(arguments: &[&str]) -> String {
@@ -403,4 +410,40 @@ fn output_that_goes_nowhere() {
     let line = one_line(&run(at, &[&arguments[..], DQN].concat()), 1);
     assert!(line.contains("metrics") && line.contains("No space left"), "{line}");
     succeed(at, &["eval", "--run=new", "--episodes=1"]);
+}
+
+/// Batch normalization cannot train on one row.
+#[test]
+fn a_batch_that_is_too_small_for_its_agent() {
+    let ddpg = ["--algo=ddpg", "--env=Pendulum-v1", "--device=cpu", "--set=agent.batch_norm=true"];
+    new_run_refused(
+        &[&ddpg[..], &["--set=train.batch_size=1"]].concat(),
+        &["train.batch_size", "at least 2"],
+    );
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (algo, env, set) in [
+        ("dqn", "CartPole-v1", "agent.learning_rate=1e30"),
+        ("dqn", "CartPole-v1", "replay.prioritized=true"),
+        ("ddpg", "Pendulum-v1", "agent.actor_learning_rate=1e30"),
+    ] {
+        let out = format!("{algo}-{}", set.len());
+        let arguments = [
+            &["train", "--quiet", "--device=cpu", "--env-steps=1500", "--set=train.log_every=100"][..],
+            &["--set=agent.hidden=[8]", "--set=agent.max_grad_norm=0", "--set=agent.loss=\"mse\""],
+            &["--out", &out, "--algo", algo, "--env", env, "--set", set],
+            if algo == "dqn" {
+                &["--set=agent.learning_rate=1e30"]
+            } else {
+                &["--set=agent.critic_learning_rate=1e30"]
+            },
+        ];
+        let output = run(folder.path(), &arguments.concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: training has diverged: ") && said.lines().count() == 1, "{said}");
+    }
 }

@@ -34,13 +34,14 @@ pub struct DdpgConfig {
     pub hidden: Vec<i64>,
     /// Whether batch normalization stands where the paper has it.
     pub batch_norm: bool,
-    /// Learning rate of the actor, a number or a schedule over updates.
+    /// Learning rate of the actor over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
     pub actor_learning_rate: Schedule,
-    /// Learning rate of the critic, a number or a schedule over updates.
+    /// Learning rate of the critic over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
     pub critic_learning_rate: Schedule,
-    /// Optimizer of the actor: { kind = "adam" }, "adamw", "rmsprop" or "sgd", with PyTorch's parameters.
+    /// Optimizer of the actor: { kind = "adam" or "adamw", beta1, beta2, eps, weight_decay }, { kind = "rmsprop", alpha, eps, weight_decay,
+    /// momentum, centered } or { kind = "sgd", momentum, dampening, weight_decay, nesterov }; what is left out is as in PyTorch.
     pub actor_optimizer: OptimizerConfig,
-    /// Optimizer of the critic (the paper adds weight_decay = 0.01).
+    /// Optimizer of the critic, with the same choices (the paper adds weight_decay = 0.01).
     pub critic_optimizer: OptimizerConfig,
     /// Function of the critic's temporal-difference error: "mse" or "huber".
     pub loss: Loss,

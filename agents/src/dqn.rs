@@ -26,9 +26,10 @@ pub struct DqnConfig {
     pub dueling: bool,
     /// Whether the online network chooses the next action and the target network values it (double Q-learning).
     pub double: bool,
-    /// Learning rate, a number or a schedule over updates.
+    /// Learning rate over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
     pub learning_rate: Schedule,
-    /// Optimizer: { kind = "adam" }, "adamw", "rmsprop" or "sgd", with PyTorch's parameters.
+    /// Optimizer: { kind = "adam" or "adamw", beta1, beta2, eps, weight_decay }, { kind = "rmsprop", alpha, eps, weight_decay,
+    /// momentum, centered } or { kind = "sgd", momentum, dampening, weight_decay, nesterov }; what is left out is as in PyTorch.
     pub optimizer: OptimizerConfig,
     /// Function of the temporal-difference error: "huber" or "mse".
     pub loss: Loss,
@@ -38,7 +39,8 @@ pub struct DqnConfig {
     pub target_update_every: u64,
     /// Part of the way that the target network goes to the online one at each of its updates; 1 copies it.
     pub tau: f64,
-    /// Probability of a random action, a number or a schedule over environment steps.
+    /// Probability of a random action over environment steps: a number or { kind = "linear" or "exponential", start = X, end = Y,
+    /// steps = N }.
     pub epsilon: Schedule,
 }
 

@@ -56,6 +56,9 @@ impl Linear {
     }
 
     /// `[B, inputs]` → `[B, outputs]`.
+    ///
+    /// # Panics
+    /// When `x` has another number of columns, dtype or device.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))
     }
@@ -96,6 +99,9 @@ pub struct Mlp {
 
 impl Mlp {
     /// A perceptron of f32 on `device`, its initial values drawn from `rng`.
+    ///
+    /// # Panics
+    /// When a width is below 1, or the memory cannot be had.
     pub fn new(config: &MlpConfig, rng: &mut Rng, device: Device) -> Self {
         let kind = Kind::Float;
         let mut widths = vec![config.inputs];
@@ -117,6 +123,9 @@ impl Mlp {
     }
 
     /// `[B, inputs]` → `[B, outputs]`. Without batch normalization both phases are the same.
+    ///
+    /// # Panics
+    /// When `x` has another number of columns, dtype or device; with batch normalization in [`Phase::Train`] also when it has a single row.
     pub fn forward(&self, x: &Tensor, phase: Phase) -> Tensor {
         let mut x = match &self.input_norm {
             Some(norm) => norm.forward(x, phase),

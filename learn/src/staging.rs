@@ -17,7 +17,17 @@ pub struct MiniBatch {
 
 impl MiniBatch {
     /// A batch of `columns` (name and tensor, all with B rows) and `weight` `[B]`.
+    ///
+    /// # Panics
+    /// When a column has another number of rows than `weight`.
     pub fn new(columns: Vec<(String, Tensor)>, weight: Tensor) -> Self {
+        for (name, column) in &columns {
+            assert_eq!(
+                column.size().first(),
+                weight.size().first(),
+                "column '{name}' has another number of rows"
+            );
+        }
         let (names, columns) = columns.into_iter().unzip();
         Self { names, columns, weight }
     }
@@ -64,6 +74,9 @@ pub struct Staging {
 
 impl Staging {
     /// Memory for batches of `rows` rows of `schema` on `device`; twice that for a GPU, once of it pinned.
+    ///
+    /// # Panics
+    /// When the memory cannot be had.
     pub fn new(schema: &Schema, rows: usize, device: Device) -> Self {
         let shape = |field: &rl_minibatch::Field| -> Vec<i64> {
             std::iter::once(rows as i64).chain(field.shape.iter().map(|&d| d as i64)).collect()

@@ -21,6 +21,9 @@ impl TargetPair {
     ///
     /// # Errors
     /// When libtorch cannot copy one into the other.
+    ///
+    /// # Panics
+    /// When they have different numbers of tensors.
     pub fn new(online: &dyn Module, target: &dyn Module) -> Result<Self, ShimError> {
         for parameter in parameters(target) {
             let _ = no_grad(|| parameter.set_requires_grad(false));

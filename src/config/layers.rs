@@ -91,7 +91,13 @@ fn finish(table: Table, source: &str) -> Result<Config> {
 fn find_algo(name: &str) -> Result<&'static Algo> {
     rl_agents::algo(name).ok_or_else(|| {
         let names: Vec<&str> = rl_agents::ALGOS.iter().map(|algo| algo.name).collect();
-        CommandError::Usage(format!("unknown algorithm '{name}'; there are: {}", names.join(", ")))
+        let likeness = |known: &str| strsim::jaro_winkler(known, &name.to_lowercase());
+        let nearest =
+            names.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
+        let names = names.join(", ");
+        CommandError::Usage(format!(
+            "unknown algorithm '{name}'; did you mean '{nearest}'? There are: {names}"
+        ))
     })
 }
 
