@@ -96,7 +96,7 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
         session.run.save(Which::Latest, &mut session.trainer)?;
     }
     session.until_done(&stop)?;
-    session.check_finite()?;
+    session.check_finite(&session.trainer.scalars())?;
     session.run.save(Which::Latest, &mut session.trainer)?;
     let folder = session.run.path().to_path_buf();
     let summary = session.finish(&device::name(device), &stop)?;
@@ -230,12 +230,12 @@ impl Session {
         values.push(("speed/updates_per_s".into(), self.trainer.updates() as f64 / wall_s));
         let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         self.write(&values)?;
-        self.check_finite()
+        self.check_finite(&self.scalars)
     }
 
     /// Nothing on the way of an update looks at its numbers; here somebody does.
-    fn check_finite(&self) -> Result<()> {
-        match self.trainer.scalars().iter().find(|(_, value)| !value.is_finite()) {
+    fn check_finite(&self, scalars: &[(String, f64)]) -> Result<()> {
+        match scalars.iter().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
             Some((name, value)) => Err(self.trainer.diverged(&format!("{name} is {value}"))),
         }
