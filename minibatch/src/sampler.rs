@@ -35,11 +35,12 @@ pub trait Sampler: Send {
     /// The priorities this sampler draws by; `None` for one that has none.
     fn priorities(&mut self) -> Option<&mut dyn Priorities>;
 
-    /// Shows every piece of the sampler's state to `visitor`.
+    /// Shows every piece of the sampler's state to `visitor`: what it keeps of the rows in `live` in the order of their
+    /// numbers, and nothing of others, so that what was saved also fits a ring of another capacity.
     ///
     /// # Errors
     /// Those of the visitor.
-    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
+    fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
 }
 
 /// Priorities of rows, kept by a sampler.

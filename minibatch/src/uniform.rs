@@ -32,7 +32,7 @@ impl Sampler for Uniform {
         None
     }
 
-    fn visit(&mut self, _visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+    fn visit(&mut self, _live: Range<u64>, _visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         Ok(())
     }
 }

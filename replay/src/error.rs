@@ -76,6 +76,16 @@ pub enum ReplayError {
         /// Key after the newest live row.
         end: u64,
     },
+    /// A row that is not there, or not any more.
+    #[error("row {key} is not live; the live rows are {start}..{end}")]
+    NotLive {
+        /// The key asked for.
+        key: u64,
+        /// Key of the oldest live row.
+        start: u64,
+        /// Key after the newest live row.
+        end: u64,
+    },
     /// Nothing could be drawn, or a priority not be stored.
     #[error(transparent)]
     Sample(#[from] SampleError),

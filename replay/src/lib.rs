@@ -99,7 +99,7 @@ pub use buffer::{Builder, Replay};
 pub use error::ReplayError;
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};
-pub use reader::Reader;
+pub use reader::{Pinned, Reader};
 pub use rl_minibatch::{
     Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng,
     SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated, WeightNorm,

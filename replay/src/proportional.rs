@@ -124,9 +124,10 @@ impl Sampler for Proportional {
         Some(self)
     }
 
-    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+    fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         scalar(visitor, "largest", &mut self.largest)?;
-        slice(visitor, "priorities", self.tree.leaves_mut())?;
+        let mut priorities: Vec<f64> = live.clone().map(|key| self.priority(key)).collect();
+        slice(visitor, "priorities", &mut priorities)?;
         if visitor.loading() {
             let invalid = |path: &str, value: f64| {
                 let why = format!("{value} cannot be a priority");
@@ -135,8 +136,13 @@ impl Sampler for Proportional {
             if !(self.largest.is_finite() && self.largest > 0.0) {
                 return invalid("largest", self.largest);
             }
-            if let Some(&bad) = self.tree.leaves_mut().iter().find(|p| !(p.is_finite() && **p >= 0.0)) {
+            if let Some(&bad) = priorities.iter().find(|p| !(p.is_finite() && **p >= 0.0)) {
                 return invalid("priorities", bad);
+            }
+            self.tree.leaves_mut().fill(0.0);
+            for (key, priority) in live.zip(priorities) {
+                let leaf = self.leaf(key);
+                self.tree.leaves_mut()[leaf] = priority;
             }
             self.tree.rebuild();
         }

@@ -1,7 +1,10 @@
 //! Drawing rows, and sending their priorities back.
 
+use crate::buffer::Keeper;
+use crate::ring::{Locked, Pin};
 use crate::{Key, Replay, ReplayError};
 use rl_minibatch::{BatchMut, Drawn, Rng, SampleError, Schema, Updated};
+use std::ops::Range;
 
 /// Draws rows from a [`Replay`] buffer, made by [`Replay::sampler`]. `Send`; each thread has its own, and they do not
 /// wait for each other while they copy.
@@ -38,31 +41,28 @@ impl Reader {
         drawn: &mut Drawn,
     ) -> Result<(), ReplayError> {
         batch.check(self.schema(), count)?;
-        let mut locked = self.replay.shared.ring.lock();
+        let mut pinned = self.pin()?;
+        pinned.draw(rng, count, drawn)?;
+        for (row, &key) in drawn.rows.iter().enumerate() {
+            pinned.pin.read(key, row, batch);
+        }
+        Ok(())
+    }
+
+    /// Keeps every row that is live now from being overwritten until the result is dropped, to look at rows that belong
+    /// together: draw some, then gather those and their neighbours.
+    ///
+    /// Writers go on meanwhile, as far as the [reserve](crate::Builder::reserve) goes; so drop it soon.
+    ///
+    /// # Errors
+    /// [`ReplayError::Sample`] when there is no row.
+    pub fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
+        let locked = self.replay.shared.ring.lock();
         let live = locked.live();
         if live.is_empty() {
             return Err(SampleError::Empty.into());
         }
-        locked.companion().sampler.draw(rng, live.clone(), count, drawn)?;
-        // The rows are about to be read from memory that only live rows may be read from: trust no sampler blindly.
-        let bad = |why| Err(ReplayError::BadDraw { why, start: live.start, end: live.end });
-        if drawn.rows.len() != count || drawn.probabilities.len() != count {
-            let (rows, probabilities) = (drawn.rows.len(), drawn.probabilities.len());
-            return bad(format!(
-                "drew {rows} rows and {probabilities} probabilities where {count} were asked for"
-            ));
-        }
-        if let Some(key) = drawn.rows.iter().find(|key| !live.contains(key)) {
-            return bad(format!("drew row {key}"));
-        }
-        let Some(&oldest) = drawn.rows.iter().min() else {
-            return Ok(());
-        };
-        let pin = locked.pin(oldest);
-        for (row, &key) in drawn.rows.iter().enumerate() {
-            pin.read(key, row, batch);
-        }
-        Ok(())
+        Ok(Pinned { pin: locked.pin(live.start), replay: &self.replay, live })
     }
 
     /// Sets the priorities of rows from magnitudes such as |δ|, one for each of `keys`. Of a key that comes more than
@@ -80,5 +80,59 @@ impl Reader {
         let updated = priorities.update(live, keys, magnitudes)?;
         keeper.stale += updated.stale as u64;
         Ok(updated)
+    }
+}
+
+/// Rows that stay where they are; see [`Reader::pin`].
+pub struct Pinned<'a> {
+    replay: &'a Replay,
+    pin: Pin<'a, Keeper>,
+    live: Range<Key>,
+}
+
+impl Pinned<'_> {
+    /// The keys of the rows that are kept.
+    pub fn live(&self) -> Range<Key> {
+        self.live.clone()
+    }
+
+    /// Draws `count` of the rows by the buffer's sampler, without copying them.
+    ///
+    /// # Errors
+    /// [`ReplayError::Sample`] when no row can be drawn; [`ReplayError::BadDraw`] when a sampler of your own drew what
+    /// is not there.
+    pub fn draw(&mut self, rng: &mut Rng, count: usize, drawn: &mut Drawn) -> Result<(), ReplayError> {
+        let mut locked: Locked<'_, Keeper> = self.replay.shared.ring.lock();
+        locked.companion().sampler.draw(rng, self.live.clone(), count, drawn)?;
+        drop(locked);
+        // Only kept rows may be read: trust no sampler blindly.
+        let bad = |why| Err(ReplayError::BadDraw { why, start: self.live.start, end: self.live.end });
+        if drawn.rows.len() != count || drawn.probabilities.len() != count {
+            let (rows, probabilities) = (drawn.rows.len(), drawn.probabilities.len());
+            return bad(format!(
+                "drew {rows} rows and {probabilities} probabilities where {count} were asked for"
+            ));
+        }
+        if let Some(key) = drawn.rows.iter().find(|key| !self.live.contains(key)) {
+            return bad(format!("drew row {key}"));
+        }
+        Ok(())
+    }
+
+    /// Copies the rows `keys`, in that order, into the first rows of `batch`, field by field in the schema's order.
+    /// A key may come more than once.
+    ///
+    /// # Errors
+    /// [`ReplayError::Batch`] when the batch is for another schema or too small, [`ReplayError::NotLive`] for a key that
+    /// is not kept; the batch is then untouched.
+    pub fn gather(&self, keys: &[Key], batch: &mut BatchMut<'_>) -> Result<(), ReplayError> {
+        batch.check(self.replay.schema(), keys.len())?;
+        if let Some(&key) = keys.iter().find(|key| !self.live.contains(key)) {
+            return Err(ReplayError::NotLive { key, start: self.live.start, end: self.live.end });
+        }
+        for (row, &key) in keys.iter().enumerate() {
+            self.pin.read(key, row, batch);
+        }
+        Ok(())
     }
 }

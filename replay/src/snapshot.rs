@@ -34,7 +34,7 @@ impl Replay {
         header.visit(visitor)?;
         let keeper = locked.companion();
         scalar(visitor, "stale", &mut keeper.stale)?;
-        scope(visitor, "sampler", |v| keeper.sampler.visit(v))?;
+        scope(visitor, "sampler", |v| keeper.sampler.visit(header.live.clone(), v))?;
         if header.live.is_empty() {
             return Ok(());
         }
@@ -57,11 +57,12 @@ impl Replay {
         scalar(visitor, "stale", &mut stale)?;
 
         // The sampler loads in place. Should anything go wrong from here on, it gets its present state back.
-        let before = MemoryState::save(|v| ring.companion().sampler.visit(v))?;
-        let loaded = scope(visitor, "sampler", |v| ring.companion().sampler.visit(v))
+        let present = ring.live();
+        let before = MemoryState::save(|v| ring.companion().sampler.visit(present.clone(), v))?;
+        let loaded = scope(visitor, "sampler", |v| ring.companion().sampler.visit(live.clone(), v))
             .and_then(|()| self.load_rows(visitor, &mut ring, live.clone()));
         if let Err(error) = loaded {
-            before.load(|v| ring.companion().sampler.visit(v))?;
+            before.load(|v| ring.companion().sampler.visit(present, v))?;
             return Err(error);
         }
         ring.companion().stale = stale;

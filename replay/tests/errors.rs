@@ -142,7 +142,7 @@ impl Sampler for Rogue {
         None
     }
 
-    fn visit(&mut self, _: &mut dyn StateVisitor) -> Result<(), StateError> {
+    fn visit(&mut self, _: Range<u64>, _: &mut dyn StateVisitor) -> Result<(), StateError> {
         Ok(())
     }
 }

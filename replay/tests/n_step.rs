@@ -31,7 +31,11 @@ impl Sampler for InOrder {
         None
     }
 
-    fn visit(&mut self, _: &mut dyn rl_replay::StateVisitor) -> Result<(), rl_replay::StateError> {
+    fn visit(
+        &mut self,
+        _: Range<u64>,
+        _: &mut dyn rl_replay::StateVisitor,
+    ) -> Result<(), rl_replay::StateError> {
         Ok(())
     }
 }
