@@ -1,162 +1,317 @@
-//! Who may touch which row: the ring's bookkeeping, as a state machine without locks or memory.
+//! Who may touch which row: the ring's bookkeeping, without the rows' memory.
 //!
 //! Every row has a *serial*, counted from 0 in the order of claiming; it is the row's key for ever. The ring has
-//! `slots = capacity + reserve` slots, and serial s lives in slot s mod `slots`. Three counters cut the serials:
+//! `slots = capacity + slack` slots, and serial s lives in slot s mod `slots`. Two counters cut the serials:
 //!
 //! ```text
 //!   0 ……………… live.start ………………………… published ………… claimed
 //!   overwritten │ live: may be drawn │ being copied │ not yet given out
 //! ```
 //!
-//! A serial goes through these states:
+//! # States of a serial
 //!
 //! 1. *claimed* by one writer ([`try_claim`](Control::try_claim)), which alone may write its slot;
-//! 2. *ready* once that writer has copied its row ([`publish`](Control::publish)), or *given up* when it could not
-//!    ([`give_up`](Control::give_up));
-//! 3. *live* once every serial before it is ready as well ([`advance`](Control::advance)): rows come to life in the
-//!    order of their serials, so the live rows are one range;
+//! 2. *ready* once that writer has copied its row and called [`publish`](Control::publish);
+//! 3. *live* once every serial before it is ready as well: rows come to life in the order of their serials, so the live
+//!    rows are one range, `published − capacity .. published`;
 //! 4. *overwritten*, in two steps: it leaves the live range when `capacity` newer rows live, and its slot is claimed
-//!    anew only `reserve` rows later.
+//!    anew only `slack` rows later.
 //!
-//! A reader *pins* the oldest serial that it is going to copy. Invariants, on which the safety of the memory rests:
+//! A reader *pins* the oldest serial that it may touch ([`pin`](Control::pin)), in a cell of its own.
 //!
-//! * A slot has one writer at a time, and never a writer and a reader. The serial s that is claimed next shares its slot
-//!   with s − slots and no other. It is given out only when (a) s < published + reserve, so that s − slots lies before
-//!   the live range and is no longer being written, nor can it be pinned afresh; and (b) s − slots lies before every
-//!   pin, so that no reader is still copying it.
-//! * Every pin lay in the live range when it was made. Hence new readers never hold up a writer: by (a), whatever is
-//!   live may be pinned without delaying any claim that (a) allows; a writer waits only for readers that began at least
-//!   `reserve` rows ago, and those finish without needing anything of it.
-//! * No live row is lost: the live range shrinks only by growing at its other end.
+//! # Invariants, on which the safety of the memory rests
+//!
+//! * **A slot has one writer at a time, and never a writer and a reader.** Serial s shares its slot with s − slots. It is
+//!   given out only below `limit`, and `limit ≤ published + slack` and `limit ≤ p + slots` for every pin p. By the first,
+//!   s − slots lies before the live range, so it is not being written and cannot be pinned afresh; by the second no
+//!   reader is still copying it.
+//! * **A limit once found holds for ever.** It was made from `published` = P and from the pins seen after that. A pin that
+//!   was not seen was stored later, so its reader read `published` later still and got at least P; it touches nothing
+//!   before P − capacity, and P − capacity + slots = P + slack ≥ `limit`. Hence writers look at the pins only once in
+//!   about `slack` rows, and `limit` only grows.
+//! * **No live row is lost**: the live range shrinks only by growing at its other end.
+//! * **Whatever is ready becomes live without anybody waiting.** A writer that is not next leaves its claim's end in
+//!   `window`; who moves `published` to the beginning of that claim finds it there.
+//!
+//! # Memory orderings
+//!
+//! Four pairs of threads must not miss each other, each of the form "store mine, then load yours" on both sides; they
+//! need the single order of `SeqCst`, on the store and on the load:
+//!
+//! * reader stores its pin, loads `published` — writer loads `published`, loads the pins;
+//! * writer X leaves its end in `window`, loads `published` — writer Y stores `published`, loads `window`;
+//! * reader stores its pin, loads the closed bit of `claimed` — [`close`](Control::close) sets it, loads the pins;
+//! * a waiter adds itself to `waiting`, loads what it waits for — the other side stores that, loads `waiting`.
+//!
+//! For the rest release and acquire are enough: `published` (stored after the rows were copied, loaded before they are
+//! read), `limit` (stored after the pins were seen to be gone, loaded before their rows are overwritten).
+//!
+//! # Waiting
+//!
+//! A writer waits only for a slot that a reader began to copy at least `slack` rows ago, or when as many rows are in the
+//! hands of other writers. Those who hold claims or pins never wait for anything here, so every wait ends.
 
-use std::collections::VecDeque;
+use crate::sync::{self, AtomicU64, AtomicUsize, Condvar, Mutex};
+use crossbeam_utils::CachePadded;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
-/// What has become of a claimed serial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Copying,
-    Ready,
-    GivenUp,
-}
+/// In `claimed`: no claim is given out and no pin kept.
+const CLOSED: u64 = 1 << 63;
+/// In a pin's cell: nothing is pinned.
+const NOTHING: u64 = u64::MAX;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Control {
     capacity: u64,
-    reserve: u64,
-    /// Nothing before it was ever live here: 0, or where a restored buffer began.
-    floor: u64,
-    published: u64,
-    /// One entry for each serial from `published` on that has been claimed.
-    window: VecDeque<Progress>,
-    /// The oldest serial that each reader may still touch. In no order; as many as there are readers copying right now.
-    pins: Vec<u64>,
+    slack: u64,
+    claimed: CachePadded<AtomicU64>,
+    published: CachePadded<AtomicU64>,
+    limit: CachePadded<AtomicU64>,
+    /// Nothing before it was ever live here: 0, or where a restored buffer began. Stored before `published`.
+    floor: AtomicU64,
+    /// For claims that were published before their turn: at the first serial mod the length, the claim's end. An entry
+    /// of an earlier lap is not larger than the serial that looks it up.
+    window: Box<[AtomicU64]>,
+    cells: Mutex<Vec<Arc<Cell>>>,
+    waiting: CachePadded<AtomicUsize>,
+    gate: Mutex<()>,
+    moved: Condvar,
 }
 
+/// Where one reader says what it may touch.
+type Cell = CachePadded<AtomicU64>;
+
+/// A reader's cell, to pin with. Dropping it withdraws it.
+#[derive(Debug)]
+pub(crate) struct PinCell(Arc<Cell>);
+
 impl Control {
-    /// An empty ring of `capacity` rows and `reserve` more slots, both at least 1.
-    pub(crate) fn new(capacity: u64, reserve: u64) -> Self {
-        assert!(capacity > 0 && reserve > 0);
+    /// An empty ring of `capacity` rows and `slack` more slots, both at least 1.
+    pub(crate) fn new(capacity: u64, slack: u64) -> Self {
+        assert!(capacity > 0 && slack > 0);
+        let window = slack.next_power_of_two();
         Self {
             capacity,
-            reserve,
-            floor: 0,
-            published: 0,
-            window: VecDeque::with_capacity(reserve as usize),
-            pins: Vec::with_capacity(16),
+            slack,
+            claimed: CachePadded::new(AtomicU64::new(0)),
+            published: CachePadded::new(AtomicU64::new(0)),
+            limit: CachePadded::new(AtomicU64::new(slack)),
+            floor: AtomicU64::new(0),
+            window: (0..window).map(|_| AtomicU64::new(0)).collect(),
+            cells: Mutex::new(Vec::new()),
+            waiting: CachePadded::new(AtomicUsize::new(0)),
+            gate: Mutex::new(()),
+            moved: Condvar::new(),
         }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn slots(&self) -> u64 {
+        self.capacity + self.slack
     }
 
     /// The serials that may be drawn.
     pub(crate) fn live(&self) -> Range<u64> {
-        self.floor.max(self.published.saturating_sub(self.capacity))..self.published
+        let published = self.published.load(SeqCst);
+        // Loaded after `published`, so that it is at least what it was when those rows came to life.
+        let floor = self.floor.load(Acquire).min(published);
+        floor.max(published.saturating_sub(self.capacity))..published
     }
 
-    /// Claims the next `rows` serials, if their slots are free.
-    pub(crate) fn try_claim(&mut self, rows: u64) -> Option<Range<u64>> {
-        debug_assert!(rows <= self.reserve, "a larger claim would wait for ever");
-        let first = self.published + self.window.len() as u64;
-        let end = first + rows;
-        if end > self.published + self.reserve {
-            return None;
+    /// Claims the next `rows` serials, at most `slack`, waiting while their slots are in use.
+    pub(crate) fn claim(&self, rows: u64) -> Range<u64> {
+        debug_assert!(rows <= self.slack, "a larger claim would wait for ever");
+        if let Some(keys) = self.try_claim(rows) {
+            return keys;
         }
-        // The last serial claimed, end − 1, overwrites end − 1 − slots.
-        let slots = self.capacity + self.reserve;
-        if self.pins.iter().any(|pin| end > pin + slots) {
-            return None;
-        }
-        self.window.extend((0..rows).map(|_| Progress::Copying));
-        Some(first..end)
+        let mut keys = None;
+        self.wait_until(|| {
+            keys = self.try_claim(rows);
+            keys.is_some()
+        });
+        keys.expect("it was waited for")
     }
 
-    /// The rows of a claim are copied.
-    pub(crate) fn publish(&mut self, keys: Range<u64>) {
-        self.mark(keys, Progress::Ready);
-    }
-
-    /// The rows of a claim will not be copied. Its serials go back if they are the newest; if others have been claimed
-    /// since, they cannot, and [`advance`](Self::advance) has them filled.
-    pub(crate) fn give_up(&mut self, keys: Range<u64>) {
-        self.mark(keys, Progress::GivenUp);
-        while self.window.back() == Some(&Progress::GivenUp) {
-            self.window.pop_back();
-        }
-    }
-
-    /// Brings to life, in order, the serials that are ready, and returns those that became live.
-    ///
-    /// A serial that was given up becomes a copy of the row before it, which `repeat(serial)` must make at once: the
-    /// sequence of serials then has no hole, and no garbage is ever drawn. If there is no row before it, the live range
-    /// begins after it.
-    pub(crate) fn advance(&mut self, mut repeat: impl FnMut(u64)) -> Range<u64> {
-        let before = self.published;
+    /// Claims the next `rows` serials if their slots are free.
+    #[inline]
+    pub(crate) fn try_claim(&self, rows: u64) -> Option<Range<u64>> {
+        let mut first = self.claimed.load(Relaxed);
         loop {
-            match self.window.front() {
-                Some(Progress::Ready) => {}
-                Some(Progress::GivenUp) if self.live().is_empty() => self.floor = self.published + 1,
-                Some(Progress::GivenUp) => repeat(self.published),
-                Some(Progress::Copying) | None => break,
+            let end = first + rows;
+            if first & CLOSED != 0 || (end > self.limit.load(Acquire) && end > self.find_limit()) {
+                return None;
             }
-            self.window.pop_front();
-            self.published += 1;
-        }
-        before.max(self.floor).min(self.published)..self.published
-    }
-
-    /// A reader begins; it will touch no serial before `oldest`, which must be live.
-    pub(crate) fn pin(&mut self, oldest: u64) {
-        debug_assert!(self.live().contains(&oldest));
-        self.pins.push(oldest);
-    }
-
-    /// The reader that pinned `oldest` is done.
-    pub(crate) fn unpin(&mut self, oldest: u64) {
-        let position = self.pins.iter().position(|pin| *pin == oldest);
-        debug_assert!(position.is_some(), "every pin is taken back once");
-        if let Some(position) = position {
-            self.pins.swap_remove(position);
+            match self.claimed.compare_exchange_weak(first, end, AcqRel, Relaxed) {
+                Ok(_) => return Some(first..end),
+                Err(now) => first = now,
+            }
         }
     }
 
-    /// Whether nobody is copying anything.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.window.is_empty() && self.pins.is_empty()
+    /// Looks at `published` and at the pins, in this order, and gives the new limit.
+    #[cold]
+    fn find_limit(&self) -> u64 {
+        let cells = self.cells.lock();
+        let by_published = self.published.load(SeqCst) + self.slack;
+        let by_pins = cells.iter().map(|cell| cell.load(SeqCst).saturating_add(self.slots())).min();
+        let limit = by_pins.map_or(by_published, |by_pins| by_pins.min(by_published));
+        self.limit.fetch_max(limit, AcqRel).max(limit)
     }
 
-    /// Puts the counters to where `live` says. Only when quiet; `live` must not exceed the capacity.
-    pub(crate) fn restore(&mut self, live: Range<u64>) {
-        assert!(self.is_quiet() && live.start <= live.end && live.end - live.start <= self.capacity);
-        self.floor = live.start;
-        self.published = live.end;
-    }
-
-    fn mark(&mut self, keys: Range<u64>, progress: Progress) {
-        for key in keys {
-            let entry = &mut self.window[(key - self.published) as usize];
-            debug_assert_eq!(*entry, Progress::Copying, "a claim ends once");
-            *entry = progress;
+    /// The rows of a claim are copied: they come to life, once those before them have.
+    #[inline]
+    pub(crate) fn publish(&self, keys: Range<u64>) {
+        if self.published.load(Acquire) == keys.start {
+            // It is this claim's turn, and without an entry in the window nobody else can move `published` past it.
+            self.published.store(keys.end, SeqCst);
+        } else {
+            self.window[self.place(keys.start)].store(keys.end, SeqCst);
         }
+        self.advance();
+        self.notify();
+    }
+
+    /// Brings to life what others left in the window.
+    #[inline]
+    fn advance(&self) {
+        let mut published = self.published.load(SeqCst);
+        loop {
+            let end = self.window[self.place(published)].load(SeqCst);
+            if end <= published {
+                return;
+            }
+            match self.published.compare_exchange(published, end, SeqCst, SeqCst) {
+                Ok(_) => published = end,
+                Err(now) => published = now,
+            }
+        }
+    }
+
+    #[inline]
+    fn place(&self, serial: u64) -> usize {
+        (serial & (self.window.len() as u64 - 1)) as usize
+    }
+
+    /// Waits until every serial before `serial` is live.
+    pub(crate) fn wait_for_turn(&self, serial: u64) {
+        self.wait_until(|| self.published.load(SeqCst) == serial);
+    }
+
+    /// The live range is to begin at `serial`, which is claimed and next to come to life: there is no row before it.
+    pub(crate) fn begin_at(&self, serial: u64) {
+        self.floor.store(serial, SeqCst);
+    }
+
+    /// A cell to pin with.
+    pub(crate) fn cell(&self) -> PinCell {
+        let cell = Arc::new(CachePadded::new(AtomicU64::new(NOTHING)));
+        self.cells.lock().push(cell.clone());
+        PinCell(cell)
+    }
+
+    /// Withdraws a cell.
+    pub(crate) fn withdraw(&self, cell: &PinCell) {
+        self.cells.lock().retain(|other| !Arc::ptr_eq(other, &cell.0));
+    }
+
+    /// A reader begins. It may touch the serials that are returned, and all that come to life after them, until
+    /// [`unpin`](Self::unpin); `None` when nothing is live, and then nothing is pinned.
+    #[inline]
+    pub(crate) fn pin(&self, cell: &PinCell) -> Option<Range<u64>> {
+        loop {
+            let guess = self.live();
+            if guess.is_empty() {
+                return None;
+            }
+            cell.0.store(guess.start, SeqCst);
+            // Loaded anew: rows may have left the live range before the pin was seen. The pin then lies before what is
+            // returned, which holds up a writer a little sooner than it has to and does no harm.
+            let live = self.live();
+            if self.claimed.load(SeqCst) & CLOSED == 0 {
+                return Some(live);
+            }
+            self.unpin(cell);
+            self.wait_until(|| self.claimed.load(SeqCst) & CLOSED == 0);
+        }
+    }
+
+    /// What is pinned in the cell is done with up to `oldest`, which must not be before it.
+    pub(crate) fn move_pin(&self, cell: &PinCell, oldest: u64) {
+        debug_assert!(cell.0.load(Relaxed) <= oldest);
+        cell.0.store(oldest, SeqCst);
+        self.notify();
+    }
+
+    /// The reader is done.
+    #[inline]
+    pub(crate) fn unpin(&self, cell: &PinCell) {
+        // Release for what was read; SeqCst for those who wait.
+        cell.0.store(NOTHING, SeqCst);
+        self.notify();
+    }
+
+    /// Gives out no claim and no pin any more, and waits until all that were given out have been handed back.
+    pub(crate) fn close(&self) {
+        self.wait_until(|| self.claimed.fetch_or(CLOSED, SeqCst) & CLOSED == 0);
+        self.wait_until(|| {
+            self.published.load(SeqCst) == self.claimed.load(SeqCst) & !CLOSED
+                && self.cells.lock().iter().all(|cell| cell.load(SeqCst) == NOTHING)
+        });
+    }
+
+    /// Undoes [`close`](Self::close).
+    pub(crate) fn open(&self) {
+        self.claimed.fetch_and(!CLOSED, SeqCst);
+        self.notify();
+    }
+
+    /// Puts the counters to where `live` says. Only while closed; `live` must not exceed the capacity.
+    pub(crate) fn restore(&self, live: Range<u64>) {
+        assert!(live.start <= live.end && live.end - live.start <= self.capacity);
+        for entry in &self.window {
+            entry.store(0, Relaxed);
+        }
+        self.floor.store(live.start, SeqCst);
+        self.published.store(live.end, SeqCst);
+        self.limit.store(live.end + self.slack, SeqCst);
+        self.claimed.store(live.end | CLOSED, SeqCst);
+    }
+
+    /// Waits for what `done` says. It is asked again whenever something was published, unpinned or opened.
+    fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        for _ in 0..sync::SPINS {
+            if done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut gate = self.gate.lock();
+        self.waiting.fetch_add(1, SeqCst);
+        while !done() {
+            gate = sync::wait(&self.moved, gate);
+        }
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    #[inline]
+    fn notify(&self) {
+        // A system call is left out when there is nobody. Whoever comes now sees what was stored before.
+        if self.waiting.load(SeqCst) > 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        // Under the gate, so that it is not between a waiter's last look and its sleep.
+        let _gate = self.gate.lock();
+        self.moved.notify_all();
     }
 }
 
@@ -164,66 +319,74 @@ impl Control {
 mod tests {
     use super::*;
 
-    fn none(_: u64) {
-        panic!("nothing was given up");
+    fn insert(control: &Control, rows: u64) {
+        let keys = control.try_claim(rows).unwrap();
+        control.publish(keys);
     }
 
     #[test]
     fn rows_come_to_life_in_order() {
-        let mut control = Control::new(4, 3);
-        let (a, b, c) =
-            (control.try_claim(1).unwrap(), control.try_claim(1).unwrap(), control.try_claim(1).unwrap());
-        assert_eq!(control.try_claim(1), None, "the reserve is spent");
+        let control = Control::new(4, 3);
+        let [a, b, c] = [(); 3].map(|()| control.try_claim(1).unwrap());
+        assert_eq!(control.try_claim(1), None, "the slack is spent");
         control.publish(c);
-        assert_eq!(control.advance(none), 0..0);
+        assert_eq!(control.live(), 0..0);
         control.publish(a);
-        assert_eq!(control.advance(none), 0..1);
         assert_eq!(control.live(), 0..1);
         control.publish(b);
-        assert_eq!(control.advance(none), 1..3);
         assert_eq!(control.live(), 0..3);
+        insert(&control, 3);
+        assert_eq!(control.live(), 2..6);
     }
 
     #[test]
     fn a_pin_holds_its_slot_and_no_newer_one() {
-        let mut control = Control::new(4, 2);
-        for _ in 0..4 {
-            let keys = control.try_claim(1).unwrap();
-            control.publish(keys);
-            control.advance(none);
+        let control = Control::new(4, 2);
+        let (early, late) = (control.cell(), control.cell());
+        assert_eq!(control.pin(&early), None, "there is nothing to pin");
+        for _ in 0..5 {
+            insert(&control, 1);
         }
-        control.pin(1);
+        assert_eq!(control.pin(&early), Some(1..5));
         // Serial 6 goes into slot 0, which nobody reads; serial 7 would go into the slot of 1.
-        for serial in 4..7 {
-            assert_eq!(control.try_claim(1), Some(serial..serial + 1));
-            control.publish(serial..serial + 1);
-            control.advance(none);
-        }
+        insert(&control, 1);
+        insert(&control, 1);
         assert_eq!(control.try_claim(1), None);
-        assert_eq!(control.live(), 3..7);
-        control.pin(3);
-        control.unpin(1);
-        assert_eq!(control.try_claim(2), Some(7..9), "what is live may be pinned without delay to anyone");
+        assert_eq!(control.pin(&late), Some(3..7));
+        control.move_pin(&early, 2);
+        assert_eq!(control.try_claim(1), Some(7..8));
+        assert_eq!(control.try_claim(1), None);
+        control.unpin(&early);
+        assert_eq!(control.try_claim(1), Some(8..9), "what is live may be pinned without delay to anyone");
+        control.publish(7..8);
+        control.publish(8..9);
+        control.withdraw(&late);
+        insert(&control, 2);
+        assert_eq!(control.live(), 7..11);
     }
 
     #[test]
-    fn what_is_given_up_goes_back_or_is_filled() {
-        let mut control = Control::new(4, 4);
-        let (a, b) = (control.try_claim(1).unwrap(), control.try_claim(2).unwrap());
-        control.give_up(b);
-        assert_eq!(control.try_claim(1), Some(1..2), "the newest serials are given out again");
-        control.give_up(a);
-        assert!(control.advance(none).is_empty());
-        control.publish(1..2);
-        assert_eq!(control.advance(none), 1..2, "before the first row there is nothing to repeat");
-        assert_eq!(control.live(), 1..2);
+    fn windows_of_many_laps_do_not_mix() {
+        let control = Control::new(3, 5);
+        for lap in 0..100 {
+            let [a, b] = [2, 3].map(|rows| control.try_claim(rows).unwrap());
+            assert_eq!(a.start, lap * 5);
+            control.publish(b);
+            assert_eq!(control.live().end, lap * 5);
+            control.publish(a);
+            assert_eq!(control.live().end, lap * 5 + 5);
+        }
+    }
 
-        let (c, d) = (control.try_claim(1).unwrap(), control.try_claim(1).unwrap());
-        control.give_up(c);
-        control.publish(d);
-        let mut filled = Vec::new();
-        assert_eq!(control.advance(|serial| filled.push(serial)), 2..4);
-        assert_eq!((filled, control.live()), (vec![2], 1..4));
-        assert!(control.is_quiet());
+    #[test]
+    fn closed_for_a_restore() {
+        let control = Control::new(4, 4);
+        insert(&control, 3);
+        control.close();
+        assert_eq!(control.try_claim(1), None);
+        control.restore(90..93);
+        control.open();
+        assert_eq!(control.live(), 90..93);
+        assert_eq!(control.try_claim(4), Some(93..97));
     }
 }
