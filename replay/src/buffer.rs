@@ -6,6 +6,7 @@ use crate::{Key, Prioritized, Proportional, Reader, ReplayError, Writer};
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// An experience-replay buffer: the newest `capacity` rows of a schema, shared by threads.
 ///
@@ -22,6 +23,8 @@ pub struct Replay {
 pub(crate) struct Shared {
     pub(crate) schema: Schema,
     pub(crate) ring: Ring<Keeper>,
+    /// How often a state was loaded, so that a reader can tell that its rows are not those it knew.
+    pub(crate) loads: AtomicU64,
 }
 
 /// What the ring's lock guards beside the rows.
@@ -63,6 +66,11 @@ impl Replay {
     /// The most rows that are kept.
     pub fn capacity(&self) -> usize {
         self.shared.ring.capacity() as usize
+    }
+
+    /// The most rows that go in under one claim, with keys that follow each other; see [`Builder::reserve`].
+    pub fn reserve(&self) -> usize {
+        self.shared.ring.reserve() as usize
     }
 
     /// Rows that can be drawn now.
@@ -190,6 +198,6 @@ impl Builder {
         let bytes = (u128::from(capacity) + u128::from(reserve)) * layout.stride as u128;
         let ring = Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0 })
             .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
-        Ok(Replay { shared: Arc::new(Shared { schema, ring }) })
+        Ok(Replay { shared: Arc::new(Shared { schema, ring, loads: AtomicU64::new(0) }) })
     }
 }

@@ -20,7 +20,11 @@
 //! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
 //! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, two short locks for each call |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
+//! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
+//! | keep episodes together | [`EpisodeWriter::push`], one for each environment | a copy, twice |
 //! | draw | [`Reader::sample_into`] | a copy for each row, into memory of the caller's |
+//! | draw whole episodes, or windows of them | [`EpisodeReader::sample_episodes`], [`EpisodeReader::sample_windows`] | a copy for each row |
+//! | draw transitions with other goals | [`Hindsight::sample_into`] | up to two copies for each row |
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
@@ -84,19 +88,27 @@
 
 mod buffer;
 mod control;
+mod episode;
+mod episode_index;
+mod episode_reader;
 mod error;
+mod hindsight;
 mod layout;
 mod nstep;
 mod proportional;
 mod reader;
 mod ring;
+mod sequence;
 mod snapshot;
 mod sum_tree;
 mod sync;
 mod writer;
 
 pub use buffer::{Builder, Replay};
+pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
+pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
+pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};
 pub use reader::{Pinned, Reader};
@@ -105,6 +117,7 @@ pub use rl_minibatch::{
     SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated, WeightNorm,
     importance_weights, scalar, scope, slice, value,
 };
+pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
 pub use writer::Writer;
 
 /// The key of a row: its insertion serial, counted from 0. Keys never repeat, so a priority that comes for a row that
