@@ -94,11 +94,6 @@ impl EpisodeIndex {
         Ok(self.next >= live.end)
     }
 
-    /// Episodes of which any row is live.
-    pub(crate) fn len(&self) -> usize {
-        self.episodes.len()
-    }
-
     pub(crate) fn get(&self, position: usize) -> Episode {
         self.episodes[position]
     }

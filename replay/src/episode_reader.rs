@@ -105,7 +105,7 @@ impl EpisodeReader {
             catch_up(&mut self.reader, &self.replay, &mut self.index, &mut self.loads, &mut self.head)?;
         let whole = self.index.whole(pinned.live().start);
         if whole.is_empty() {
-            return Err(ReplayError::NoEpisode { length: 1, episodes: self.index.len() });
+            return Err(ReplayError::NoEpisode);
         }
         self.chosen.clear();
         for _ in 0..count {
@@ -131,7 +131,7 @@ impl EpisodeReader {
     /// Cost: O(log episodes) to draw one, O(episodes) where few rows begin a window; `length` row copies.
     ///
     /// # Errors
-    /// As [`sample_episodes`](Self::sample_episodes), with [`ReplayError::NoEpisode`] when no episode is live over
+    /// As [`sample_episodes`](Self::sample_episodes), with [`ReplayError::NoWindow`] when no episode is live over
     /// `length` rows.
     pub fn sample_windows(
         &mut self,
@@ -148,7 +148,7 @@ impl EpisodeReader {
         let population = self.index.windows(length as u64, oldest);
         let steps = u32::try_from(length).ok().filter(|_| population > 0);
         let Some(steps) = steps else {
-            return Err(ReplayError::NoEpisode { length, episodes: self.index.len() });
+            return Err(ReplayError::NoWindow { length });
         };
         self.chosen.clear();
         for _ in 0..count {

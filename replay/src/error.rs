@@ -89,16 +89,14 @@ pub enum ReplayError {
         /// Rows that the buffer takes at once: its reserve, or its capacity if that is less.
         room: usize,
     },
-    /// No episode can be drawn.
-    #[error(
-        "none of the {episodes} episode(s) that are there is live over {length} step(s); \
-         store more of them, or ask for fewer steps"
-    )]
-    NoEpisode {
-        /// Steps that were to be live.
+    /// No whole episode can be drawn.
+    #[error("no episode is live as a whole; store more of them first, or use a larger capacity")]
+    NoEpisode,
+    /// No window can be drawn.
+    #[error("no episode is live over {length} consecutive steps; store longer ones, or draw shorter windows")]
+    NoWindow {
+        /// Steps of the window asked for.
         length: usize,
-        /// Episodes of which any row is live.
-        episodes: usize,
     },
     /// An episode does not go into a batch.
     #[error(

@@ -176,19 +176,25 @@ impl Sequences {
     /// sequence.
     ///
     /// # Errors
-    /// Those of [`schema`](Self::schema).
+    /// Those of [`schema`](Self::schema), and [`ReplayError::Memory`] when the steps of two sequences cannot be held.
     pub fn new(spec: SequenceSpec, step_schema: &Schema, states: &[&str]) -> Result<Self, ReplayError> {
         let row_schema = Self::schema(spec, step_schema, states)?;
-        let too_long = || ReplayError::NotSequence {
-            why: format!("{} steps of {} bytes cannot be held", spec.length, step_schema.row_bytes()),
-        };
-        let room = spec.length.checked_mul(2).ok_or_else(too_long)?;
-        room.checked_mul(step_schema.row_bytes()).ok_or_else(too_long)?;
         let fields = step_schema.fields();
+        let zeroed = |elements: usize, bytes: u128| {
+            bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| ReplayError::Memory {
+                rows: spec.length as u64,
+                bytes,
+                source: std::io::ErrorKind::OutOfMemory.into(),
+            })
+        };
+        let columns = fields.iter().map(|field| {
+            let bytes = 2 * spec.length as u128 * field.row_bytes() as u128;
+            zeroed(usize::try_from(bytes).unwrap_or(usize::MAX), bytes)
+        });
         Ok(Self {
             spec,
             once: fields.iter().map(|field| states.contains(&field.name.as_str())).collect(),
-            columns: fields.iter().map(|field| vec![0; room * field.row_bytes()]).collect(),
+            columns: columns.collect::<Result<_, _>>()?,
             step_schema: step_schema.clone(),
             row_schema,
             end: 0,
