@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 const LOOK_ROWS: usize = 4096;
 
 /// Episodes, or windows of them, that an [`EpisodeReader`] drew. Reused from batch to batch, so that drawing allocates
-/// nothing in the steady state.
+/// nothing in the steady state (for rows of up to eight fields; see [`Batch::view_mut`]).
 #[derive(Clone, Debug, Default)]
 pub struct DrawnEpisodes {
     /// In `rows` the key of the first row of each; the probability with which each was drawn; and how many episodes, or

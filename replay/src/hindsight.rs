@@ -227,7 +227,7 @@ impl Hindsight {
     /// them. Priorities go back through `reader` as ever. Returns how many rows were relabelled.
     ///
     /// Cost: as `sample_into`, and one more row copy for each relabelled row. Nothing is pinned or locked while the reward
-    /// function runs. Allocates nothing in the steady state.
+    /// function runs. Allocates nothing in the steady state for rows of up to eight fields; see [`Batch::view_mut`].
     ///
     /// # Errors
     /// Those of [`Reader::sample_into`], with the batch untouched; [`ReplayError::Hindsight`] when the buffer has another
@@ -297,11 +297,13 @@ impl Hindsight {
 
     /// Checks that the rows whose goals are taken are of the same episodes as those that get them.
     fn verify(&mut self, rows: &[Key], batch: &mut BatchMut<'_>) -> Result<(), ReplayError> {
-        let mut others = self.others.view_mut();
         for (place, (&row, source)) in self.relabelled.iter().zip(&self.keys).enumerate() {
             let (key, on) = (rows[row], *source as i64 - rows[row] as i64);
             let [step, left] = self.fields.place(batch, row).map(i64::from);
-            let other = self.fields.place(&mut others, place).map(i64::from);
+            let other = [self.fields.step, self.fields.left].map(|position| {
+                let cell = &self.others.column(position)[4 * place..][..4];
+                i64::from(i32::from_ne_bytes(cell.try_into().expect("an i32 has four bytes")))
+            });
             if step < 0 || left < 0 || other != [step + on, left - on] {
                 let why = format!(
                     "row {source} should be of the same episode as row {key}, which is said to be its step {step} and \

@@ -308,20 +308,24 @@ fn episodes_come_equally_often_whatever_their_length() {
 fn windows_come_equally_often_wherever_they_begin() {
     // Where many rows begin a window, and where so few do that they are counted through.
     let lengths: [Box<dyn Fn(usize) -> usize>; 2] =
-        [Box::new(|i| 1 + (i * 7) % 23), Box::new(|i| if i % 700 == 0 { 12 } else { 1 + i % 4 })];
+        [Box::new(|i| 1 + (i * 7) % 23), Box::new(|i| if i % 200 == 0 { 12 } else { 1 + i % 4 })];
     for of in lengths {
         let (replay, episodes) = filled(1_500, (0..1_405).map(of));
         let oldest = replay.live().start;
-        let starts: Vec<u64> = episodes
-            .iter()
-            .flat_map(|episode| episode.start.max(oldest)..(episode.end + 1).saturating_sub(8).max(oldest))
-            .filter(|start| *start >= oldest)
-            .collect();
-        let mut reader = EpisodeReader::new(&replay).unwrap();
-        let mut batch = Batch::new(replay.schema(), 50 * 8);
-        uniform_over(&starts, 4_000, |rng, drawn| {
-            reader.sample_windows(rng, 50, 8, &mut batch.view_mut(), drawn)
-        });
+        for length in [1, 8] {
+            let starts: Vec<u64> = episodes
+                .iter()
+                .flat_map(|episode| {
+                    episode.start..(episode.end + 1).saturating_sub(length as u64).max(episode.start)
+                })
+                .filter(|start| *start >= oldest)
+                .collect();
+            let mut reader = EpisodeReader::new(&replay).unwrap();
+            let mut batch = Batch::new(replay.schema(), 50 * length);
+            uniform_over(&starts, 4_000, |rng, drawn| {
+                reader.sample_windows(rng, 50, length, &mut batch.view_mut(), drawn)
+            });
+        }
     }
 }
 
@@ -392,6 +396,16 @@ fn what_does_not_fit_is_refused_with_the_remedy() {
     let none = of_small.sample_episodes(&mut rng, 1, 20, &mut batch.view_mut(), &mut drawn).unwrap_err();
     assert!(text(none).contains("no episode is live as a whole"));
 
+    // Rows in the middle of nothing belong to no episode, and do no harm.
+    for _ in 0..3 {
+        replay.writer().push(&[&[1; 12], &[1], &2i32.to_ne_bytes(), &0i32.to_ne_bytes()]).unwrap();
+    }
+    for _ in 0..50 {
+        reader.sample_windows(&mut rng, 4, 2, &mut batch.view_mut(), &mut drawn).unwrap();
+        assert_eq!((drawn.starts.population, reader.episodes().unwrap()), (6, 1));
+        assert!(drawn.starts.rows.iter().all(|start| *start < 6));
+    }
+
     // Rows that no episode writer wrote: a head whose episode is not there, and what makes no sense at all.
     for position in [0i32, -1] {
         let (obs, flag) = ([1u8; 12], [1u8]);
@@ -406,7 +420,7 @@ fn what_does_not_fit_is_refused_with_the_remedy() {
         match reader.sample_episodes(&mut rng, 1, 7, &mut batch.view_mut(), &mut drawn) {
             Ok(()) => {}
             Err(error) => {
-                assert!(text(error).contains("rows 7 to 9 are not those of an episode"));
+                assert!(text(error).contains("rows 10 to 12 are not those of an episode"));
                 refused += 1;
             }
         }
