@@ -25,8 +25,9 @@
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //!
-//! Rows are drawn [uniformly](Uniform), [in proportion to their priorities](Proportional), or by a [`Sampler`] of your
-//! own. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
+//! Rows are drawn [uniformly](Uniform), [each at most once in a batch](WithoutReplacement), [in proportion to their
+//! priorities](Proportional), [by the rank of their priorities](RankBased), [the newest more often](Recent), [the newest
+//! always](Combined), or by a [`Sampler`] of your own; a [`Mixture`] makes batches of several buffers. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
 //!
 //! What cannot be stored is refused with an error that names the row and the column, and the buffer stays as it was.
 //!
@@ -83,12 +84,18 @@
 //! crate's unsafe code; `tests/model.rs` runs these two sources under a scheduler that explores interleavings.
 
 mod buffer;
+mod combined;
 mod control;
 mod error;
 mod layout;
+mod mixture;
+mod narrow;
 mod nstep;
 mod proportional;
+mod rank;
+mod ranking;
 mod reader;
+mod recent;
 mod ring;
 mod snapshot;
 mod sum_tree;
@@ -96,14 +103,18 @@ mod sync;
 mod writer;
 
 pub use buffer::{Builder, Replay};
+pub use combined::Combined;
 pub use error::ReplayError;
+pub use mixture::{Mixed, MixedPart, Mixture};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};
+pub use rank::RankBased;
 pub use reader::{Pinned, Reader};
+pub use recent::{Phases, Recent, RecentSettings};
 pub use rl_minibatch::{
     Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng,
     SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated, WeightNorm,
-    importance_weights, scalar, scope, slice, value,
+    WithoutReplacement, check_magnitudes, importance_weights, scalar, scope, slice, value,
 };
 pub use writer::Writer;
 
