@@ -79,7 +79,8 @@ impl Sampler for Combined {
             return Ok(());
         }
         self.inner.draw(rng, live.start..live.end - newest, rest, drawn)?;
-        drawn.population = rows;
+        // Not all of the rest, from a sampler that draws from some of it.
+        drawn.population += newest;
         if newest > 0 {
             let of_rest = rest as f64 / count as f64;
             drawn.probabilities.iter_mut().for_each(|probability| *probability *= of_rest);
