@@ -123,7 +123,10 @@ impl Recent {
 
     /// c_k for the next draw from a ring of `rows` rows, at least 1.
     pub fn newest(&self, rows: u64) -> u64 {
-        let Phase { updates, done } = *self.phase.lock();
+        self.newest_in(*self.phase.lock(), rows)
+    }
+
+    fn newest_in(&self, Phase { updates, done }: Phase, rows: u64) -> u64 {
         let exponent = (done + 1) as f64 * (1000.0 / updates as f64);
         let newest = (rows as f64 * self.eta().powf(exponent)) as u64;
         // Rounding makes more of very many rows than there are.
@@ -149,7 +152,9 @@ impl Sampler for Recent {
         if live.is_empty() {
             return Err(SampleError::Empty);
         }
-        let newest = self.newest(live.end - live.start);
+        // Held to the end: a phase that begins meanwhile begins with the draw after this one.
+        let mut phase = self.phase.lock();
+        let newest = self.newest_in(*phase, live.end - live.start);
         let rows = live.end - newest..live.end;
         drawn.rows.clear();
         drawn.rows.extend((0..count).map(|_| rng.random_range(rows.clone())));
@@ -158,7 +163,6 @@ impl Sampler for Recent {
         drawn.population = newest;
         drawn.lowest = Some(1.0 / newest as f64);
         self.draws = self.draws.saturating_add(1);
-        let mut phase = self.phase.lock();
         phase.done = (phase.done + 1) % phase.updates;
         Ok(())
     }
