@@ -91,6 +91,7 @@ mod layout;
 mod mixture;
 mod narrow;
 mod nstep;
+mod powers;
 mod proportional;
 mod rank;
 mod ranking;

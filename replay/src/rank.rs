@@ -2,6 +2,7 @@
 
 use crate::ReplayError;
 use crate::narrow::{Narrow, in_ring_from};
+use crate::powers::PowerSums;
 use crate::ranking::Ranking;
 use rand::RngExt;
 use rl_minibatch::{
@@ -34,14 +35,13 @@ const UNKNOWN: f32 = -1.0;
 /// about 24 bytes a row.
 #[derive(Clone, Debug)]
 pub struct RankBased {
-    alpha: f64,
     stratified: bool,
     /// By key mod capacity.
     magnitudes: Vec<f32>,
     /// The magnitude's bits, whose order is the magnitudes' own, then the key's lowest bits.
     ranking: Ranking,
-    /// `prefixes[r]` is the sum of k^−α over the ranks k = 1..=r, for as many ranks as there ever were.
-    prefixes: Vec<f64>,
+    /// Of k^−α over the ranks.
+    powers: PowerSums,
     /// The largest magnitude there has been, and 1 at first.
     largest: f32,
     /// The rows told of that have a slot, and any that were left out between them.
@@ -67,17 +67,14 @@ impl RankBased {
             source: std::io::ErrorKind::OutOfMemory.into(),
         };
         let slots = usize::try_from(capacity).map_err(|_| memory())?;
-        let (mut magnitudes, mut prefixes) = (Vec::new(), Vec::new());
-        if capacity > 1 << KEY_BITS
-            || magnitudes.try_reserve_exact(slots).is_err()
-            || prefixes.try_reserve_exact(slots + 1).is_err()
-        {
+        let mut magnitudes = Vec::new();
+        if capacity > 1 << KEY_BITS || magnitudes.try_reserve_exact(slots).is_err() {
             return Err(memory());
         }
         magnitudes.resize(slots, UNKNOWN);
-        prefixes.push(0.0);
+        let powers = PowerSums::new(alpha, slots).ok_or_else(memory)?;
         let ranking = Ranking::default();
-        Ok(Self { alpha, stratified: true, magnitudes, ranking, prefixes, largest: 1.0, known: 0..0 })
+        Ok(Self { stratified: true, magnitudes, ranking, powers, largest: 1.0, known: 0..0 })
     }
 
     /// Draws the rows of a batch independently of each other instead of one from each stratum.
@@ -118,7 +115,7 @@ impl RankBased {
     }
 
     fn total(&self) -> f64 {
-        self.prefixes[self.ranking.len()]
+        self.powers.to(self.ranking.len())
     }
 
     /// The places, from the smallest magnitude up, of all rows with the magnitude that `number` has, and the probability
@@ -128,24 +125,23 @@ impl RankBased {
         let low = self.ranking.below(bits << KEY_BITS);
         let high = self.ranking.below((bits + 1) << KEY_BITS);
         let rows = self.ranking.len();
-        let mass = self.prefixes[rows - low] - self.prefixes[rows - high];
+        let mass = self.powers.to(rows - low) - self.powers.to(rows - high);
         (low, high, mass / (high - low) as f64 / self.total())
     }
 
     /// The known row at `share` (in 0..=1) of the probability, and its own probability.
     fn find(&self, share: f64) -> (u64, f64) {
         let (rows, mass) = (self.ranking.len(), share * self.total());
-        // Rank r has the part prefixes[r − 1]..prefixes[r]; rounding may lead past the last.
-        let rank = (1 + self.prefixes[1..=rows].partition_point(|prefix| *prefix <= mass)).min(rows);
+        let rank = self.powers.rank_at(rows, mass);
         let (before, number, after) = self.ranking.get(rows - rank);
         let alone = |other: Option<u64>| other.is_some_and(|other| other >> KEY_BITS != number >> KEY_BITS);
         if alone(before) && alone(after) {
-            let probability = (self.prefixes[rank] - self.prefixes[rank - 1]) / self.total();
+            let probability = (self.powers.to(rank) - self.powers.to(rank - 1)) / self.total();
             return (self.key(number), probability);
         }
         // Where among the ties the mass lies decides between them, so that they share it.
         let (low, high, probability) = self.ties(number);
-        let (from, to) = (self.prefixes[rows - high], self.prefixes[rows - low]);
+        let (from, to) = (self.powers.to(rows - high), self.powers.to(rows - low));
         let ties = high - low;
         let chosen = (((mass - from) / (to - from) * ties as f64) as usize).min(ties - 1);
         (self.key(self.ranking.get(high - 1 - chosen).1), probability)
@@ -165,14 +161,7 @@ impl RankBased {
         let slot = self.slot(key);
         self.magnitudes[slot] = magnitude;
         self.ranking.insert(number(magnitude, key));
-        self.know_ranks();
-    }
-
-    fn know_ranks(&mut self) {
-        while self.prefixes.len() <= self.ranking.len() {
-            let rank = self.prefixes.len();
-            self.prefixes.push(self.prefixes[rank - 1] + (rank as f64).powf(-self.alpha));
-        }
+        self.powers.grow(self.ranking.len());
     }
 }
 
@@ -260,7 +249,7 @@ impl Sampler for RankBased {
             let slot = self.slot(key);
             self.magnitudes[slot] = magnitude;
         }
-        self.know_ranks();
+        self.powers.grow(self.ranking.len());
         Ok(())
     }
 }
