@@ -52,7 +52,10 @@ proptest! {
             for (id, part) in mixed.parts().iter().enumerate() {
                 prop_assert_eq!(part.places().start, place);
                 prop_assert_eq!(part.places().len(), part.drawn().rows.len());
-                for row in &part.drawn().rows {
+                let ratio = ratios[id] / ratios.iter().sum::<f64>();
+                for (row, probability) in part.drawn().rows.iter().zip(&part.drawn().probabilities) {
+                    let stated = mixed.drawn().probabilities[place];
+                    prop_assert!((stated / (ratio * probability) - 1.0).abs() < 1e-9);
                     prop_assert_eq!((ids[place], keys[place] as u64), (id as u8, *row));
                     prop_assert_eq!(mixed.drawn().rows[place], *row);
                     place += 1;
