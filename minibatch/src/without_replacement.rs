@@ -109,7 +109,8 @@ mod tests {
             sampler.draw(&mut rng, 10..15, 3, &mut drawn).unwrap();
             *counts.entry(drawn.rows.clone()).or_default() += 1;
         }
-        assert_eq!(counts.len(), 60);
+        let differ = |rows: &Vec<u64>| rows[0] != rows[1] && rows[0] != rows[2] && rows[1] != rows[2];
+        assert!(counts.len() == 60 && counts.keys().all(differ));
         let expected = f64::from(draws) / 60.0;
         let chi2: f64 = counts.values().map(|c| (*c as f64 - expected).powi(2) / expected).sum();
         // 59 degrees of freedom: exceeded by a correct sampler with probability 1e-6.
