@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::ring::{Companion, Ring};
-use crate::{Key, Prioritized, Proportional, Reader, ReplayError, Writer};
+use crate::{Key, Prioritized, Proportional, RankBased, Reader, ReplayError, Writer};
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,6 +137,7 @@ pub struct Builder {
 enum Choice {
     Uniform,
     Prioritized(Prioritized),
+    RankBased(f64),
     Other(Box<dyn Sampler>),
 }
 
@@ -167,6 +168,12 @@ impl Builder {
         self
     }
 
+    /// Draws rows by the rank of their priorities, with this α (0.7 in the paper); see [`RankBased`].
+    pub fn rank_based(mut self, alpha: f64) -> Self {
+        self.choice = Choice::RankBased(alpha);
+        self
+    }
+
     /// Draws by a sampler of your own. It must be new, made for this capacity if it depends on one, and it must draw
     /// only from the live rows that it is given: keys outside of them are refused with [`ReplayError::BadDraw`].
     pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
@@ -192,6 +199,7 @@ impl Builder {
         let sampler: Box<dyn Sampler> = match choice {
             Choice::Uniform => Box::new(Uniform),
             Choice::Prioritized(settings) => Box::new(Proportional::new(capacity, settings)?),
+            Choice::RankBased(alpha) => Box::new(RankBased::new(capacity, alpha)?),
             Choice::Other(sampler) => sampler,
         };
         let layout = Layout::new(&schema);

@@ -126,6 +126,24 @@ pub enum ReplayError {
         /// Elements given.
         got: usize,
     },
+    /// The buffers of a mixture hold different rows.
+    #[error(
+        "buffer {position} of the mixture holds other rows than buffer 0: {why}; mix buffers of one schema"
+    )]
+    Schemas {
+        /// The buffer, counted from 0 in the order given.
+        position: usize,
+        /// What is different.
+        why: String,
+    },
+    /// A buffer of a mixture gave no rows, or took no priorities.
+    #[error("buffer {position} of the mixture: {source}")]
+    InMixture {
+        /// The buffer, counted from 0 in the order given.
+        position: usize,
+        /// What it said.
+        source: Box<ReplayError>,
+    },
     /// The sampler drew what is not there.
     #[error("the sampler {why}; it was given the live rows {start}..{end}")]
     BadDraw {
