@@ -37,16 +37,18 @@ mod state;
 mod table;
 mod uniform;
 mod weights;
+mod without_replacement;
 
 pub use batch::{Batch, BatchError, BatchMut};
 pub use dtype::Dtype;
 pub use memory_state::{MemoryState, Piece};
-pub use sampler::{Drawn, Priorities, SampleError, Sampler, Updated};
+pub use sampler::{Drawn, Priorities, SampleError, Sampler, Updated, check_magnitudes};
 pub use schema::{Field, Schema, SchemaError};
 pub use state::{Element, StateError, StateVisitor, scalar, scope, slice, value};
 pub use table::Table;
 pub use uniform::Uniform;
 pub use weights::{WeightNorm, importance_weights};
+pub use without_replacement::WithoutReplacement;
 
 /// The generator used everywhere: Xoshiro256++, whose stream is fixed by its definition and not by a crate's version.
 pub type Rng = rand_xoshiro::Xoshiro256PlusPlus;

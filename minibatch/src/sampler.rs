@@ -11,19 +11,30 @@ pub struct Drawn {
     /// Row numbers. In a replay buffer these are keys: insertion serials, which never repeat.
     pub rows: Vec<u64>,
     /// The probability with which each of `rows` was drawn; for a uniform draw 1/N.
+    ///
+    /// Where the rows of a batch are not drawn independently of each other (in strata, without replacement, the newest
+    /// always among them), it is the row's expected share of the batch: how often it comes into a batch on average,
+    /// divided by the batch's size. For independent draws the two are the same.
     pub probabilities: Vec<f64>,
     /// N, the number of rows that could have been drawn.
     pub population: u64,
+    /// The smallest probability that any of the N rows had, drawn or not; `None` from a sampler that does not know it.
+    pub lowest: Option<f64>,
 }
 
 /// Chooses rows. It knows row numbers and never data, so it serves fixed tables and rings alike.
 pub trait Sampler: Send {
     /// Draws `count` rows out of `live` (0..N for a fixed table, the keys still stored for a ring) into `drawn`,
-    /// replacing what it held.
+    /// replacing everything it held.
+    ///
+    /// `live` may be narrower than what the sampler was told of as inserted: the caller may have looked at the ring a
+    /// moment ago, or keep some rows for itself. Rows outside of it are not drawn, and the probabilities are those among
+    /// the rows in it.
     ///
     /// # Errors
-    /// [`SampleError::Empty`] when `live` is empty, [`SampleError::NoMass`] when every row in it has priority 0. `drawn` is
-    /// then left as it was.
+    /// [`SampleError::Empty`] when `live` is empty, [`SampleError::NoMass`] when every row in it has priority 0,
+    /// [`SampleError::TooFew`] when it has not as many rows as must be different. `drawn`, `rng` and the sampler are then
+    /// left as they were.
     fn draw(
         &mut self,
         rng: &mut Rng,
@@ -57,6 +68,23 @@ pub trait Priorities {
     fn update(&mut self, live: Range<u64>, rows: &[u64], magnitudes: &[f32]) -> Result<Updated, SampleError>;
 }
 
+/// Checks what [`Priorities::update`] has to refuse, before it changes anything. O(rows).
+///
+/// # Errors
+/// [`SampleError::Lengths`], and [`SampleError::Priority`] for the first magnitude that is negative, NaN or infinite.
+pub fn check_magnitudes(rows: &[u64], magnitudes: &[f32]) -> Result<(), SampleError> {
+    if rows.len() != magnitudes.len() {
+        return Err(SampleError::Lengths { rows: rows.len(), magnitudes: magnitudes.len() });
+    }
+    let bad = |value: &f32| !(value.is_finite() && *value >= 0.0);
+    match magnitudes.iter().position(bad) {
+        Some(position) => {
+            Err(SampleError::Priority { row: rows[position], position, value: magnitudes[position] })
+        }
+        None => Ok(()),
+    }
+}
+
 /// What became of a batch of new priorities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
@@ -75,6 +103,16 @@ pub enum SampleError {
     /// There are rows, and none that can be drawn.
     #[error("every row has priority 0, so none can be drawn; use an epsilon above 0")]
     NoMass,
+    /// A batch of different rows is larger than what there is.
+    #[error(
+        "{asked} different rows were asked for and there are {rows}; insert more, ask for fewer, or draw with replacement"
+    )]
+    TooFew {
+        /// Rows asked for.
+        asked: usize,
+        /// Rows there are.
+        rows: u64,
+    },
     /// A magnitude cannot be a priority.
     #[error(
         "the priority of row {row} (number {position} of the batch) is {value}; it must be finite and at least 0"

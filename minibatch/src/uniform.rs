@@ -25,6 +25,7 @@ impl Sampler for Uniform {
         drawn.rows.extend((0..count).map(|_| rows.sample(rng)));
         drawn.probabilities.clear();
         drawn.probabilities.resize(count, 1.0 / population as f64);
+        drawn.lowest = Some(1.0 / population as f64);
         Ok(())
     }
 
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn nothing_to_draw_from_is_an_error_and_changes_nothing() {
         let mut rng = Rng::seed_from_u64(1);
-        let mut drawn = Drawn { rows: vec![7], probabilities: vec![0.5], population: 2 };
+        let mut drawn = Drawn { rows: vec![7], probabilities: vec![0.5], population: 2, lowest: None };
         assert_eq!(Uniform.draw(&mut rng, 5..5, 3, &mut drawn), Err(SampleError::Empty));
         assert_eq!(drawn.rows, [7]);
         Uniform.draw(&mut rng, 5..6, 0, &mut drawn).unwrap();

@@ -8,6 +8,10 @@ pub enum WeightNorm {
     /// The largest weight of the batch, so that weights only ever scale an update down (Schaul et al. 2016, §3.4).
     #[default]
     BatchMax,
+    /// The largest weight that any of the N rows would have, drawn or not: `(N · min P)^−β`, as OpenAI Baselines does.
+    /// Unlike [`BatchMax`](Self::BatchMax) it gives a row the same weight whatever else is in its batch. It needs a sampler
+    /// that knows the smallest probability (`drawn.lowest`); with one that does not it is the same as `BatchMax`.
+    PopulationMax,
     /// Nothing: the plain (N·P)^−β, whose expectation corrects the bias exactly at β = 1.
     None,
 }
@@ -24,11 +28,14 @@ pub fn importance_weights(drawn: &Drawn, beta: f64, norm: WeightNorm, out: &mut 
     assert_eq!(drawn.probabilities.len(), out.len(), "one weight for each drawn row");
     let rows = drawn.population as f64;
     let weight = |probability: f64| (rows * probability).powf(-beta);
+    // The rarest row has the largest weight.
+    let rarest_drawn = || drawn.probabilities.iter().copied().fold(f64::INFINITY, f64::min);
     let scale = match norm {
-        // The rarest row of the batch has its largest weight.
-        WeightNorm::BatchMax => {
-            let rarest = drawn.probabilities.iter().copied().fold(f64::INFINITY, f64::min);
-            1.0 / weight(rarest)
+        WeightNorm::BatchMax => 1.0 / weight(rarest_drawn()),
+        // A sampler rounds the smallest probability apart from the drawn ones; no weight is to come out above 1 by that.
+        WeightNorm::PopulationMax => {
+            let rarest = rarest_drawn();
+            1.0 / weight(drawn.lowest.map_or(rarest, |lowest| lowest.min(rarest)))
         }
         WeightNorm::None => 1.0,
     };
@@ -46,6 +53,7 @@ mod tests {
             rows: (0..probabilities.len() as u64).collect(),
             probabilities: probabilities.to_vec(),
             population: 10,
+            lowest: None,
         }
     }
 
@@ -62,6 +70,22 @@ mod tests {
         assert_eq!(out, [1.0, 0.25, 4.0]);
         importance_weights(&drawn, 0.0, WeightNorm::BatchMax, &mut out);
         assert_eq!(out, [1.0; 3]);
+    }
+
+    #[test]
+    fn the_rarest_row_of_all_sets_the_scale_if_it_is_known() {
+        let mut drawn = drawn(&[0.1, 0.4, 0.025]);
+        let mut out = [0.0; 3];
+        importance_weights(&drawn, 0.5, WeightNorm::PopulationMax, &mut out);
+        assert_eq!(out, [0.5, 0.25, 1.0], "not known: the batch's own");
+        // (10·0.00625)^-½ = 4.
+        drawn.lowest = Some(0.00625);
+        importance_weights(&drawn, 0.5, WeightNorm::PopulationMax, &mut out);
+        assert_eq!(out, [0.25, 0.125, 0.5]);
+        importance_weights(&drawn, 0.5, WeightNorm::BatchMax, &mut out);
+        assert_eq!(out, [0.5, 0.25, 1.0]);
+        importance_weights(&drawn, 0.5, WeightNorm::None, &mut out);
+        assert_eq!(out, [1.0, 0.5, 2.0]);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use crate::layout::Layout;
 use crate::ring::{Companion, Ring};
-use crate::{Key, Prioritized, Proportional, Reader, ReplayError, Writer};
+use crate::{Key, Prioritized, Proportional, RankBased, Reader, ReplayError, Writer};
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// An experience-replay buffer: the newest `capacity` rows of a schema, shared by threads.
 ///
@@ -22,6 +23,8 @@ pub struct Replay {
 pub(crate) struct Shared {
     pub(crate) schema: Schema,
     pub(crate) ring: Ring<Keeper>,
+    /// How often a state was loaded, so that a reader can tell that its rows are not those it knew.
+    pub(crate) loads: AtomicU64,
 }
 
 /// What the ring's lock guards beside the rows.
@@ -63,6 +66,11 @@ impl Replay {
     /// The most rows that are kept.
     pub fn capacity(&self) -> usize {
         self.shared.ring.capacity() as usize
+    }
+
+    /// The most rows that go in under one claim, with keys that follow each other; see [`Builder::reserve`].
+    pub fn reserve(&self) -> usize {
+        self.shared.ring.reserve() as usize
     }
 
     /// Rows that can be drawn now.
@@ -129,6 +137,7 @@ pub struct Builder {
 enum Choice {
     Uniform,
     Prioritized(Prioritized),
+    RankBased(f64),
     Other(Box<dyn Sampler>),
 }
 
@@ -159,6 +168,12 @@ impl Builder {
         self
     }
 
+    /// Draws rows by the rank of their priorities, with this α (0.7 in the paper); see [`RankBased`].
+    pub fn rank_based(mut self, alpha: f64) -> Self {
+        self.choice = Choice::RankBased(alpha);
+        self
+    }
+
     /// Draws by a sampler of your own. It must be new, made for this capacity if it depends on one, and it must draw
     /// only from the live rows that it is given: keys outside of them are refused with [`ReplayError::BadDraw`].
     pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
@@ -184,12 +199,13 @@ impl Builder {
         let sampler: Box<dyn Sampler> = match choice {
             Choice::Uniform => Box::new(Uniform),
             Choice::Prioritized(settings) => Box::new(Proportional::new(capacity, settings)?),
+            Choice::RankBased(alpha) => Box::new(RankBased::new(capacity, alpha)?),
             Choice::Other(sampler) => sampler,
         };
         let layout = Layout::new(&schema);
         let bytes = (u128::from(capacity) + u128::from(reserve)) * layout.stride as u128;
         let ring = Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0 })
             .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
-        Ok(Replay { shared: Arc::new(Shared { schema, ring }) })
+        Ok(Replay { shared: Arc::new(Shared { schema, ring, loads: AtomicU64::new(0) }) })
     }
 }

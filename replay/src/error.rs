@@ -66,6 +66,84 @@ pub enum ReplayError {
         /// What is different.
         why: String,
     },
+    /// The schema does not go with sequences.
+    #[error("sequences of steps: {why}")]
+    NotSequence {
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// Rows do not tell where in their episode they are.
+    #[error("whole episodes: {why}")]
+    NotEpisodes {
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// An episode might not go in at once.
+    #[error(
+        "episodes of up to {max_steps} steps have to be stored in one piece, and this buffer takes {room} rows at once; \
+         build it with a `reserve` and a `capacity` of at least {max_steps}, or lower max_steps"
+    )]
+    EpisodeRoom {
+        /// The longest episode, in steps.
+        max_steps: usize,
+        /// Rows that the buffer takes at once: its reserve, or its capacity if that is less.
+        room: usize,
+    },
+    /// No whole episode can be drawn.
+    #[error("no episode is live as a whole; store more of them first, or use a larger capacity")]
+    NoEpisode,
+    /// No window can be drawn.
+    #[error("no episode is live over {length} consecutive steps; store longer ones, or draw shorter windows")]
+    NoWindow {
+        /// Steps of the window asked for.
+        length: usize,
+    },
+    /// An episode does not go into a batch.
+    #[error(
+        "the episode at row {start} has {steps} steps, and the batch has {length} for each; make them more"
+    )]
+    EpisodeTooLong {
+        /// Key of its first row.
+        start: u64,
+        /// Its steps.
+        steps: usize,
+        /// Steps that the batch has for each episode.
+        length: usize,
+    },
+    /// Goals cannot be relabelled.
+    #[error("hindsight relabelling: {why}")]
+    Hindsight {
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A slice has the wrong number of elements.
+    #[error("{what} has {got} elements, where {expected} go with the other slices")]
+    Elements {
+        /// The slice.
+        what: &'static str,
+        /// Elements that it should have.
+        expected: usize,
+        /// Elements given.
+        got: usize,
+    },
+    /// The buffers of a mixture hold different rows.
+    #[error(
+        "buffer {position} of the mixture holds other rows than buffer 0: {why}; mix buffers of one schema"
+    )]
+    Schemas {
+        /// The buffer, counted from 0 in the order given.
+        position: usize,
+        /// What is different.
+        why: String,
+    },
+    /// A buffer of a mixture gave no rows, or took no priorities.
+    #[error("buffer {position} of the mixture: {source}")]
+    InMixture {
+        /// The buffer, counted from 0 in the order given.
+        position: usize,
+        /// What it said.
+        source: Box<ReplayError>,
+    },
     /// The sampler drew what is not there.
     #[error("the sampler {why}; it was given the live rows {start}..{end}")]
     BadDraw {

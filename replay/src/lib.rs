@@ -20,13 +20,18 @@
 //! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
 //! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, two short locks for each call |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
+//! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
+//! | keep episodes together | [`EpisodeWriter::push`], one for each environment | a copy, twice |
 //! | draw | [`Reader::sample_into`] | a copy for each row, into memory of the caller's |
+//! | draw whole episodes, or windows of them | [`EpisodeReader::sample_episodes`], [`EpisodeReader::sample_windows`] | a copy for each row |
+//! | draw transitions with other goals | [`Hindsight::sample_into`] | up to two copies for each row |
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //!
-//! Rows are drawn [uniformly](Uniform), [in proportion to their priorities](Proportional), or by a [`Sampler`] of your
-//! own. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
+//! Rows are drawn [uniformly](Uniform), [each at most once in a batch](WithoutReplacement), [in proportion to their
+//! priorities](Proportional), [by the rank of their priorities](RankBased), [the newest more often](Recent), [the newest
+//! always](Combined), or by a [`Sampler`] of your own; a [`Mixture`] makes batches of several buffers. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
 //!
 //! What cannot be stored is refused with an error that names the row and the column, and the buffer stays as it was.
 //!
@@ -83,28 +88,48 @@
 //! crate's unsafe code; `tests/model.rs` runs these two sources under a scheduler that explores interleavings.
 
 mod buffer;
+mod combined;
 mod control;
+mod episode;
+mod episode_index;
+mod episode_reader;
 mod error;
+mod hindsight;
 mod layout;
+mod mixture;
+mod narrow;
 mod nstep;
+mod powers;
 mod proportional;
+mod rank;
+mod ranking;
 mod reader;
+mod recent;
 mod ring;
+mod sequence;
 mod snapshot;
 mod sum_tree;
 mod sync;
 mod writer;
 
 pub use buffer::{Builder, Replay};
+pub use combined::Combined;
+pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
+pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
+pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
+pub use mixture::{Mixed, MixedPart, Mixture};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};
+pub use rank::RankBased;
 pub use reader::{Pinned, Reader};
+pub use recent::{Phases, Recent, RecentSettings};
 pub use rl_minibatch::{
     Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng,
     SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated, WeightNorm,
-    importance_weights, scalar, scope, slice, value,
+    WithoutReplacement, check_magnitudes, importance_weights, scalar, scope, slice, value,
 };
+pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
 pub use writer::Writer;
 
 /// The key of a row: its insertion serial, counted from 0. Keys never repeat, so a priority that comes for a row that

@@ -1,6 +1,7 @@
 //! Proportional prioritized replay: Schaul, Quan, Antonoglou and Silver, *Prioritized Experience Replay*, ICLR 2016.
 
 use crate::ReplayError;
+use crate::narrow::Narrow;
 use crate::sum_tree::SumTree;
 use rand::RngExt;
 use rl_minibatch::{
@@ -44,6 +45,8 @@ pub struct Proportional {
     tree: SumTree,
     /// The largest priority there has been, (|δ| + ε)^α, and 1 at first.
     largest: f64,
+    /// The rows told of that have a leaf.
+    known: Range<u64>,
 }
 
 impl Proportional {
@@ -64,7 +67,7 @@ impl Proportional {
             return Err(ReplayError::NoCapacity);
         }
         let leaves = usize::try_from(capacity).unwrap_or(usize::MAX);
-        Ok(Self { alpha, epsilon, stratified: true, tree: SumTree::new(leaves)?, largest: 1.0 })
+        Ok(Self { alpha, epsilon, stratified: true, tree: SumTree::new(leaves)?, largest: 1.0, known: 0..0 })
     }
 
     /// Draws the rows of a batch independently of each other instead of one from each stratum.
@@ -102,20 +105,30 @@ impl Sampler for Proportional {
         if total <= 0.0 {
             return Err(SampleError::NoMass);
         }
+        let probability = |key: u64| self.priority(key) / total;
+        let narrow = Narrow::new(self.known.clone(), live.clone(), self.capacity(), probability)?;
         drawn.population = live.end - live.start;
+        drawn.lowest = None;
         drawn.rows.clear();
         drawn.probabilities.clear();
         let first_leaf = self.leaf(live.start) as u64;
-        for row in 0..count {
-            let share = rng.random::<f64>();
-            let share = if self.stratified { (row as f64 + share) / count as f64 } else { share };
+        let find = |share: f64| {
             // `share` may round up to 1; `find` takes that.
             let leaf = self.tree.find(share * total) as u64;
             // Of the keys that share the leaf, the one within `capacity` of the oldest live one.
             let ahead =
                 if leaf >= first_leaf { leaf - first_leaf } else { leaf + self.capacity() - first_leaf };
-            drawn.rows.push(live.start + ahead);
-            drawn.probabilities.push(self.tree.get(leaf as usize) / total);
+            (live.start + ahead, self.tree.get(leaf as usize) / total)
+        };
+        for row in 0..count {
+            let share = rng.random::<f64>();
+            let share = if self.stratified { (row as f64 + share) / count as f64 } else { share };
+            let (key, probability) = find(share);
+            drawn.rows.push(key);
+            drawn.probabilities.push(probability);
+        }
+        if let Some(narrow) = narrow {
+            narrow.settle(drawn, probability, || rng.random(), find);
         }
         Ok(())
     }
@@ -126,6 +139,7 @@ impl Sampler for Proportional {
 
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         scalar(visitor, "largest", &mut self.largest)?;
+        let known = live.clone();
         let mut priorities: Vec<f64> = live.clone().map(|key| self.priority(key)).collect();
         slice(visitor, "priorities", &mut priorities)?;
         if visitor.loading() {
@@ -145,6 +159,7 @@ impl Sampler for Proportional {
                 self.tree.leaves_mut()[leaf] = priority;
             }
             self.tree.rebuild();
+            self.known = known;
         }
         Ok(())
     }
@@ -153,10 +168,12 @@ impl Sampler for Proportional {
 impl Priorities for Proportional {
     fn inserted(&mut self, rows: Range<u64>) {
         let rows = rows.start.max(rows.end.saturating_sub(self.capacity()))..rows.end;
-        for key in rows {
+        for key in rows.clone() {
             let leaf = self.leaf(key);
             self.tree.set(leaf, self.largest);
         }
+        let first = if self.known.is_empty() { rows.start } else { self.known.start };
+        self.known = first.max(rows.end.saturating_sub(self.capacity()))..rows.end;
     }
 
     fn update(&mut self, live: Range<u64>, rows: &[u64], magnitudes: &[f32]) -> Result<Updated, SampleError> {

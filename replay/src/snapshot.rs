@@ -6,6 +6,7 @@ use crate::ring::{Companion, Exclusive, Ring};
 use crate::{Replay, ReplayError};
 use rl_minibatch::{Batch, MemoryState, Schema, StateError, StateVisitor, scalar, scope, value};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// Rows are shown in blocks of about this size, so that no second copy of the buffer is ever needed.
 const BLOCK_BYTES: usize = 4 << 20;
@@ -67,6 +68,7 @@ impl Replay {
         }
         ring.companion().stale = stale;
         ring.restore(live);
+        self.shared.loads.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
