@@ -1,5 +1,6 @@
 //! The buffer, and how it is made.
 
+use crate::file::Lineage;
 use crate::layout::Layout;
 use crate::ring::{Companion, Ring};
 use crate::{Key, Prioritized, Proportional, Reader, ReplayError, Writer};
@@ -29,6 +30,8 @@ pub(crate) struct Keeper {
     pub(crate) sampler: Box<dyn Sampler>,
     /// Priorities that came for rows already overwritten.
     pub(crate) stale: u64,
+    /// Which snapshots this buffer continues.
+    pub(crate) lineage: Lineage,
 }
 
 impl Companion for Keeper {
@@ -188,8 +191,9 @@ impl Builder {
         };
         let layout = Layout::new(&schema);
         let bytes = (u128::from(capacity) + u128::from(reserve)) * layout.stride as u128;
-        let ring = Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0 })
-            .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
+        let ring =
+            Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0, lineage: Lineage::new(None) })
+                .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
         Ok(Replay { shared: Arc::new(Shared { schema, ring }) })
     }
 }

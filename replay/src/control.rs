@@ -139,6 +139,14 @@ impl Control {
         }
     }
 
+    /// The reader that pinned `oldest` is done with the serials before `next`, which is not older.
+    pub(crate) fn move_pin(&mut self, oldest: u64, next: u64) {
+        debug_assert!(oldest <= next);
+        // `next` need not be live any more: it was pinned all along.
+        self.unpin(oldest);
+        self.pins.push(next);
+    }
+
     /// Whether nobody is copying anything.
     pub(crate) fn is_quiet(&self) -> bool {
         self.window.is_empty() && self.pins.is_empty()
@@ -204,6 +212,26 @@ mod tests {
         control.pin(3);
         control.unpin(1);
         assert_eq!(control.try_claim(2), Some(7..9), "what is live may be pinned without delay to anyone");
+    }
+
+    #[test]
+    fn a_pin_that_moves_on_frees_what_is_behind_it() {
+        let mut control = Control::new(4, 2);
+        let mut go_on = |control: &mut Control| {
+            let keys = control.try_claim(1)?;
+            control.publish(keys.clone());
+            control.advance(none);
+            Some(keys.start)
+        };
+        (0..4).for_each(|_| assert!(go_on(&mut control).is_some()));
+        control.pin(0);
+        assert_eq!((go_on(&mut control), go_on(&mut control)), (Some(4), Some(5)));
+        assert_eq!(go_on(&mut control), None, "serial 6 would overwrite 0");
+        control.move_pin(0, 1);
+        assert_eq!(control.live(), 2..6, "what is pinned need not be live any more");
+        assert_eq!((go_on(&mut control), go_on(&mut control)), (Some(6), None));
+        control.unpin(1);
+        assert!(go_on(&mut control).is_some() && control.is_quiet());
     }
 
     #[test]

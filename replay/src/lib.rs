@@ -23,7 +23,8 @@
 //! | draw | [`Reader::sample_into`] | a copy for each row, into memory of the caller's |
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
-//! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
+//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
+//! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //!
 //! Rows are drawn [uniformly](Uniform), [in proportion to their priorities](Proportional), or by a [`Sampler`] of your
 //! own. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
@@ -85,10 +86,12 @@
 mod buffer;
 mod control;
 mod error;
+mod file;
 mod layout;
 mod nstep;
 mod proportional;
 mod reader;
+mod recording;
 mod ring;
 mod snapshot;
 mod sum_tree;
@@ -97,6 +100,7 @@ mod writer;
 
 pub use buffer::{Builder, Replay};
 pub use error::ReplayError;
+pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};
 pub use reader::{Pinned, Reader};

@@ -280,6 +280,18 @@ impl<S: Companion> Pin<'_, S> {
         // slot is claimed by nobody until the pin is dropped.
         unsafe { self.ring.read(serial, row, out) };
     }
+
+    /// Lets go of the rows before `oldest`, so that writers may overwrite them; the others stay pinned.
+    ///
+    /// # Panics
+    /// When `oldest` is not pinned.
+    pub(crate) fn release_before(&mut self, oldest: u64) {
+        assert!(self.keys.contains(&oldest), "the row is not pinned");
+        let mut shared = self.ring.shared.lock();
+        shared.control.move_pin(self.keys.start, oldest);
+        self.keys.start = oldest;
+        self.ring.notify(&shared);
+    }
 }
 
 impl<S: Companion> Drop for Pin<'_, S> {
@@ -311,7 +323,7 @@ impl<S: Companion> Exclusive<'_, S> {
         unsafe { self.ring.write(serial, row, columns) };
     }
 
-    /// Copies the rows `keys` of a ring with the same layout and slots.
+    /// Copies the rows `keys` of a ring with the same layout.
     pub(crate) fn copy_from<T: Companion>(&mut self, other: &Exclusive<'_, T>, keys: Range<u64>) {
         assert_eq!(self.ring.layout, other.ring.layout);
         for key in keys {
