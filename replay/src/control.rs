@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_pin_that_moves_on_frees_what_is_behind_it() {
         let mut control = Control::new(4, 2);
-        let mut go_on = |control: &mut Control| {
+        let go_on = |control: &mut Control| {
             let keys = control.try_claim(1)?;
             control.publish(keys.clone());
             control.advance(none);

@@ -15,6 +15,8 @@ mod open;
 mod pieces;
 mod read;
 mod series;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use codec::Compression;

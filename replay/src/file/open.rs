@@ -91,7 +91,7 @@ fn read_header(
     let mut header = vec![0; (PREFIX_BYTES as u64).min(file_bytes) as usize];
     file.read_exact(&mut header)?;
     let magic = header.len().min(MAGIC.len());
-    if magic == 0 || header[..magic] != MAGIC[..magic] {
+    if header[..magic] != MAGIC[..magic] {
         return Ok(Err(SnapshotError::Foreign { path, why: "does not begin with 'rlreplay'" }));
     }
     let Some(prefix) = header.first_chunk::<PREFIX_BYTES>() else {
@@ -179,7 +179,8 @@ fn find_break(
             continue;
         }
         let magic = bytes.len().min(END_MAGIC.len());
-        let is_footer = bytes[..magic] == END_MAGIC[..magic];
+        // Where nothing follows, nobody knows whether a block should have.
+        let is_footer = magic > 0 && bytes[..magic] == END_MAGIC[..magic];
         return Ok(if is_footer && left < FOOTER_BYTES as u64 {
             truncated(footer)
         } else if left == FOOTER_BYTES as u64 {
