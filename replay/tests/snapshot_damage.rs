@@ -7,7 +7,6 @@ use rl_replay::{Replay, Rng, Snapshot, SnapshotError, SnapshotOptions};
 use snapshot_layout::{Parts, build, insert, schema, state};
 use std::path::Path;
 use std::process::Command;
-use tempfile::tempdir;
 
 /// A file of some blocks, in which each kind of state is present.
 fn small_file(path: &Path, compressed: bool) -> Vec<u8> {
@@ -43,7 +42,7 @@ fn refused(targets: &[Replay], path: &Path, place: &str, what: &str) -> String {
 
 #[test]
 fn every_byte_flipped_is_noticed_and_named() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     for compressed in [false, true] {
         let good = small_file(&path, compressed);
@@ -68,7 +67,7 @@ fn every_byte_flipped_is_noticed_and_named() {
 
 #[test]
 fn every_truncation_is_noticed_and_named() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     let good = small_file(&path, false);
     let targets = targets();
@@ -93,7 +92,7 @@ fn every_truncation_is_noticed_and_named() {
 
 #[test]
 fn blocks_in_another_order_or_number() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     let parts = Parts::of(&small_file(&path, false));
     let targets = targets();
@@ -123,7 +122,7 @@ fn blocks_in_another_order_or_number() {
 
 #[test]
 fn files_of_another_kind() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     let targets = targets();
     assert!(refused(&targets, &path, "header (at byte 0)", "missing").contains("No such file"));
@@ -151,7 +150,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 #[cfg(unix)]
 fn a_file_that_may_not_grow_leaves_the_old_one() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     let good = small_file(&path, false);
     // Two units of 512 or 1,024 bytes, as the shell has it; the signal that would end the process is turned off.
@@ -184,7 +183,7 @@ fn saves_into_too_small_a_file() {
 
 #[test]
 fn a_place_that_cannot_be_written() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let replay = build(&schema(), 9, false);
     let missing = folder.path().join("missing/it");
     let error = replay.save(&missing).unwrap_err().to_string();

@@ -9,7 +9,6 @@ use rl_replay::{
     SnapshotPart,
 };
 use snapshot_layout::{Parts, build, differences, insert, schema, state};
-use tempfile::tempdir;
 
 const DTYPES: [Dtype; 8] =
     [Dtype::Bool, Dtype::U8, Dtype::I32, Dtype::I64, Dtype::F16, Dtype::Bf16, Dtype::F32, Dtype::F64];
@@ -62,7 +61,7 @@ proptest! {
         used: bool,
     ) {
         let mut rng = Rng::seed_from_u64(seed);
-        let folder = tempdir().unwrap();
+        let folder = snapshot_layout::folder();
         let path = folder.path().join("it");
         let replay = build(&schema, capacity, prioritized);
         insert(&replay, rows, &mut rng);
@@ -109,7 +108,7 @@ fn blocks_of_rows_larger_than_a_block() {
     let schema =
         Schema::new(vec![Field::new("frame", Dtype::U8, [3_000_000]), Field::new("number", Dtype::I64, [])])
             .unwrap();
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     for compression in compressions() {
         let path = folder.path().join("large");
         let replay = build(&schema, 5, true);
@@ -125,7 +124,7 @@ fn blocks_of_rows_larger_than_a_block() {
 
 #[test]
 fn what_the_buffer_does_not_need_is_passed_over() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     let mut rng = Rng::seed_from_u64(2);
     let prioritized = build(&schema(), 10, true);
@@ -146,7 +145,7 @@ fn what_the_buffer_does_not_need_is_passed_over() {
 
 #[test]
 fn another_schema_is_refused() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     build(&schema(), 10, true).save(&path).unwrap();
     let other = Schema::transition((Dtype::F64, &[3]), (Dtype::I64, &[])).unwrap();
@@ -156,7 +155,7 @@ fn another_schema_is_refused() {
 
 #[test]
 fn settings_that_cannot_be() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
     for block_bytes in [0, 63, (64 << 20) + 1] {
         let options = SnapshotOptions { block_bytes, ..Default::default() };

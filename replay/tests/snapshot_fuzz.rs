@@ -11,7 +11,6 @@ use rl_replay::{Replay, Rng, SnapshotOptions};
 use snapshot_layout::{Block, Parts, build, differences, insert, schema, state};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::tempdir;
 
 /// Peak memory that the whole run may take: buffers here are some kilobytes, and a block that says it unpacks to the
 /// most that a block may (64 MiB) is as much as a reader ever takes at once.
@@ -21,7 +20,7 @@ const PEAK_KB: u64 = 400_000;
 fn damaged_files_are_refused_or_sound() {
     let seconds = std::env::var("SNAPSHOT_FUZZ_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
     let mut rng = Rng::seed_from_u64(2026);
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let seeds = seeds(folder.path());
     let path = folder.path().join("b");
     let used = build(&schema(), 16, true);
@@ -60,7 +59,7 @@ fn damaged_files_are_refused_or_sound() {
 /// A buffer that came from strange bytes can be used, saved and loaded.
 fn goes_on(replay: &Replay, rng: &mut Rng) {
     insert(replay, 5, rng);
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let saved = replay.save(folder.path().join("again")).unwrap();
     let other = build(&schema(), 16, true);
     other.load(&saved.path).unwrap();

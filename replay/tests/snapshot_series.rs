@@ -7,7 +7,6 @@ use rand::SeedableRng;
 use rl_replay::{MemoryState, Replay, Rng, SnapshotError, SnapshotOptions, SnapshotSeries};
 use snapshot_layout::{Parts, build, differences, insert, schema, state};
 use std::path::{Path, PathBuf};
-use tempfile::tempdir;
 
 fn options() -> SnapshotOptions {
     SnapshotOptions { block_bytes: 200, ..Default::default() }
@@ -31,7 +30,7 @@ proptest! {
         seed: u64,
     ) {
         let mut rng = Rng::seed_from_u64(seed);
-        let folder = tempdir().unwrap();
+        let folder = snapshot_layout::folder();
         let replay = build(&schema(), capacity, true);
         let path = |number: usize| folder.path().join(format!("{number}"));
         let mut states = Vec::new();
@@ -72,7 +71,7 @@ fn three(folder: &Path) -> (Replay, [PathBuf; 3]) {
 
 #[test]
 fn a_base_that_is_not_the_right_one() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let (replay, [a, b, c]) = three(folder.path());
     let expected = state(&replay);
     let target = build(&schema(), 20, true);
@@ -112,7 +111,7 @@ fn a_base_that_is_not_the_right_one() {
 
 #[test]
 fn an_increment_of_another_buffer_is_refused() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let (replay, [_, b, c]) = three(folder.path());
     let mut rng = Rng::seed_from_u64(7);
     let next = folder.path().join("d");
@@ -151,7 +150,7 @@ fn an_increment_of_another_buffer_is_refused() {
 
 #[test]
 fn increments_lie_beside_their_base() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let (replay, [_, _, c]) = three(folder.path());
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     let error = replay.save_increment(&c, folder.path().join("sub/d"), &options()).unwrap_err().to_string();
@@ -176,7 +175,7 @@ fn files(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_series_stays_small_and_goes_on_after_a_restart() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let folder = folder.path().join("series");
     let mut rng = Rng::seed_from_u64(5);
     let mut replay = build(&schema(), 100, true);
@@ -206,7 +205,7 @@ fn a_series_stays_small_and_goes_on_after_a_restart() {
 
 #[test]
 fn a_series_is_not_overwritten_by_mistake() {
-    let folder = tempdir().unwrap();
+    let folder = snapshot_layout::folder();
     let mut rng = Rng::seed_from_u64(5);
     let replay = build(&schema(), 10, true);
     insert(&replay, 12, &mut rng);

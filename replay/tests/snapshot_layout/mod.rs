@@ -92,6 +92,11 @@ impl Parts {
     }
 }
 
+/// A folder in memory where there is such a thing: a test that writes thousands of files would wait for a disk.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub fn schema() -> Schema {
     Schema::transition((Dtype::F32, &[3]), (Dtype::I64, &[])).unwrap()
 }
