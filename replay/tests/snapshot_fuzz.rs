@@ -37,7 +37,7 @@ fn damaged_files_are_refused_or_sound() {
                 assert!(!error.to_string().is_empty());
                 assert!(empty.is_empty() && empty.inserted() == 0, "{error}");
                 refused += 1;
-                if tried % 64 == 0 {
+                if tried.is_multiple_of(64) {
                     used.load(&path).unwrap_err();
                     assert_eq!(state(&used).differences(&before), [""; 0], "{error}");
                 }

@@ -85,7 +85,7 @@ fn stress(writers: u64, capacity: usize, reserve: usize, for_how_long: Duration)
                     while !stop.load(Ordering::Relaxed) {
                         let number = keys.len() as u64;
                         keys.push((push(&mut writer, id, number), (id, number)));
-                        if number % 64 == 0 {
+                        if number.is_multiple_of(64) {
                             std::thread::yield_now();
                         }
                     }
