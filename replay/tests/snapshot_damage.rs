@@ -88,6 +88,9 @@ fn every_truncation_is_noticed_and_named() {
         std::fs::write(&path, [&good[..], &vec![0; more]].concat()).unwrap();
         refused(&targets, &path, "footer (at byte", &format!("{more} more bytes"));
     }
+    // Even if they are a footer.
+    std::fs::write(&path, [&good[..], &good[good.len() - 40..]].concat()).unwrap();
+    refused(&targets, &path, "footer (at byte", "a footer more");
 }
 
 #[test]

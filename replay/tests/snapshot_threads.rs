@@ -65,6 +65,15 @@ fn check(path: &Path, capacity: usize) -> Vec<(u64, (u64, u64))> {
     keys.into_iter().zip(writers.iter().copied().zip(numbers.iter().copied())).collect()
 }
 
+/// Stops the other threads, also when this one fails: they would go on for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// `writers` threads insert and two draw and send priorities, while snapshots are taken and loaded for `for_how_long`.
 fn stress(writers: u64, capacity: usize, reserve: usize, for_how_long: Duration) {
     let folder = tempdir().unwrap();
@@ -104,6 +113,7 @@ fn stress(writers: u64, capacity: usize, reserve: usize, for_how_long: Duration)
                 }
             });
         }
+        let stopper = Stop(&stop);
         let options = SnapshotOptions { block_bytes: 2_000, ..Default::default() };
         let mut series = SnapshotSeries::open(folder.path(), options).unwrap();
         let mut snapshots = Vec::new();
@@ -115,7 +125,7 @@ fn stress(writers: u64, capacity: usize, reserve: usize, for_how_long: Duration)
             let saved = series.save(&replay).unwrap();
             snapshots.push(check(&saved.path, capacity + 5));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopper);
         let inserted: HashMap<_, _> = writers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         (inserted, snapshots)
     });
