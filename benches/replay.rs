@@ -122,5 +122,23 @@ fn save(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, insert, uniform, prioritized_update, save);
+/// To a file and back, in memory where there is such a folder. `examples/snapshot_speed.rs` does it with gigabytes.
+fn snapshot(c: &mut Criterion) {
+    let mut group = c.benchmark_group("snapshot");
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let path = folder.path().join("replay");
+    let (name, schema) = &workloads()[1];
+    let replay = full(schema, true);
+    group.sample_size(10).throughput(Throughput::Bytes((capacity() * schema.row_bytes()) as u64));
+    group.bench_function(BenchmarkId::new("save", name), |b| b.iter(|| replay.save(&path).unwrap()));
+    let empty = || {
+        let builder = Replay::builder(schema.clone()).capacity(capacity());
+        builder.prioritized(Prioritized::default()).build().unwrap()
+    };
+    group.bench_function(BenchmarkId::new("load", name), |b| {
+        b.iter_batched(empty, |replay| replay.load(&path).unwrap(), BatchSize::PerIteration);
+    });
+}
+
+criterion_group!(benches, insert, uniform, prioritized_update, save, snapshot);
 criterion_main!(benches);

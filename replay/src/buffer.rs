@@ -1,7 +1,9 @@
 //! The buffer, and how it is made.
 
+use crate::file::Lineage;
 use crate::layout::Layout;
-use crate::ring::{Companion, Ring};
+use crate::ring::Ring;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Key, Prioritized, Proportional, RankBased, Reader, ReplayError, Writer};
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
@@ -13,32 +15,67 @@ use std::sync::atomic::AtomicU64;
 /// This is a handle; cloning it is cheap and gives another handle to the same buffer. Threads insert through
 /// [`writer`](Self::writer)s and draw through [`sampler`](Self::sampler)s.
 ///
-/// Rows are copied in and out without holding a lock. The lock that guards the counters and the priorities is held
-/// while serials are claimed and published, rows are chosen, and priorities stored.
+/// Rows are copied in and out without holding a lock, and inserting takes none at all. The one lock guards the sampler's
+/// state, and is held while rows are chosen and priorities stored; uniform draws do without it.
 #[derive(Clone)]
 pub struct Replay {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// Bounds of the reserve that is taken unless the user says otherwise, in rows, and what they may take in bytes.
+const MIN_RESERVE: usize = 64;
+const MAX_RESERVE: usize = 1024;
+const RESERVE_BYTES: usize = 4 << 20;
+
 pub(crate) struct Shared {
     pub(crate) schema: Schema,
-    pub(crate) ring: Ring<Keeper>,
+    pub(crate) ring: Ring,
+    /// Rows are drawn uniformly, which needs no state and so no lock.
+    pub(crate) uniform: bool,
+    keeper: Mutex<Keeper>,
     /// How often a state was loaded, so that a reader can tell that its rows are not those it knew.
     pub(crate) loads: AtomicU64,
 }
 
-/// What the ring's lock guards beside the rows.
+/// Everything beside the rows, behind one lock. Writers never take it: what they inserted is told to the sampler when
+/// it is needed next.
 pub(crate) struct Keeper {
     pub(crate) sampler: Box<dyn Sampler>,
     /// Priorities that came for rows already overwritten.
     pub(crate) stale: u64,
+    /// Which snapshots this buffer continues.
+    pub(crate) lineage: Lineage,
+    /// The sampler has been told of the rows before this one.
+    told: u64,
 }
 
-impl Companion for Keeper {
-    fn came_alive(&mut self, keys: Range<u64>) {
-        if let Some(priorities) = self.sampler.priorities() {
-            priorities.inserted(keys);
+impl Shared {
+    /// Takes the lock and tells the sampler of the rows inserted since. Returns the rows that are live by what the
+    /// sampler knows now; more may have come to life.
+    pub(crate) fn keeper(&self) -> (MutexGuard<'_, Keeper>, Range<u64>) {
+        let mut keeper = self.keeper.lock();
+        // Looked at under the lock, so that it never goes backwards.
+        let live = self.ring.live();
+        if live.end > keeper.told {
+            let new = keeper.told.max(live.start)..live.end;
+            keeper.told = live.end;
+            if let Some(priorities) = keeper.sampler.priorities() {
+                priorities.inserted(new);
+            }
         }
+        (keeper, live)
+    }
+
+    /// Takes the lock as it is, to replace what it guards.
+    pub(crate) fn keeper_to_load(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock()
+    }
+}
+
+impl Keeper {
+    /// What was loaded knows of the rows before `told`.
+    pub(crate) fn loaded(&mut self, told: u64) {
+        self.told = told;
     }
 }
 
@@ -91,12 +128,12 @@ impl Replay {
 
     /// The keys of the rows that can be drawn now, the oldest first.
     pub fn live(&self) -> Range<Key> {
-        self.shared.ring.lock().live()
+        self.shared.ring.live()
     }
 
     /// Priorities that were dropped because their row had been overwritten.
     pub fn stale_priorities(&self) -> u64 {
-        self.shared.ring.lock().companion().stale
+        self.shared.keeper_to_load().stale
     }
 
     /// Bytes reserved for rows: slots × the distance between them. They become resident as rows are first written.
@@ -148,9 +185,10 @@ impl Builder {
         self
     }
 
-    /// Slots beside the capacity, at least 1, so that writers go on while rows about to be overwritten are still being
-    /// copied: the more, the further they may run ahead of the slowest reader. Also the most rows that go in under one
-    /// claim. By default a sixteenth of the capacity, but at least 64 and at most 1,024.
+    /// The most rows that go in under one claim, at least 1. There are twice as many slots beside the capacity, so that
+    /// writers go on while rows about to be overwritten are still being copied: the more, the further they may run ahead
+    /// of the slowest reader. By default a sixteenth of the capacity, but at most 1,024 and at most 4 MiB of rows, and at
+    /// least 64.
     pub fn reserve(mut self, rows: usize) -> Self {
         self.reserve = Some(rows);
         self
@@ -191,21 +229,32 @@ impl Builder {
         if capacity == 0 {
             return Err(ReplayError::NoCapacity);
         }
-        let reserve = reserve.unwrap_or_else(|| (capacity / 16).clamp(64, 1024)) as u64;
+        let layout = Layout::new(&schema);
+        let default_reserve = || {
+            (capacity / 16)
+                .clamp(MIN_RESERVE, MAX_RESERVE)
+                .min((RESERVE_BYTES / layout.stride).max(MIN_RESERVE))
+        };
+        let reserve = reserve.unwrap_or_else(default_reserve) as u64;
         if reserve == 0 {
             return Err(ReplayError::Setting { name: "reserve", value: 0.0, expected: "at least 1" });
         }
         let capacity = capacity as u64;
+        let bytes = layout.ring_bytes_wide(capacity, reserve);
+        let uniform = matches!(choice, Choice::Uniform);
         let sampler: Box<dyn Sampler> = match choice {
             Choice::Uniform => Box::new(Uniform),
             Choice::Prioritized(settings) => Box::new(Proportional::new(capacity, settings)?),
             Choice::RankBased(alpha) => Box::new(RankBased::new(capacity, alpha)?),
             Choice::Other(sampler) => sampler,
         };
-        let layout = Layout::new(&schema);
-        let bytes = (u128::from(capacity) + u128::from(reserve)) * layout.stride as u128;
-        let ring = Ring::new(layout, capacity, reserve, Keeper { sampler, stale: 0 })
-            .map_err(|source| ReplayError::Memory { rows: capacity, bytes, source })?;
-        Ok(Replay { shared: Arc::new(Shared { schema, ring, loads: AtomicU64::new(0) }) })
+        let ring = Ring::new(layout, capacity, reserve).map_err(|source| ReplayError::Memory {
+            rows: capacity,
+            bytes,
+            source,
+        })?;
+        let keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
+        let keeper = Mutex::new(keeper);
+        Ok(Replay { shared: Arc::new(Shared { schema, ring, uniform, keeper, loads: AtomicU64::new(0) }) })
     }
 }

@@ -40,10 +40,16 @@ impl Layout {
         Self { fields, stride }
     }
 
-    /// Bytes of a ring with `capacity` + `reserve` slots; `None` when they cannot be addressed.
+    /// Bytes of a ring with `capacity` + 2 · `reserve` slots; `None` when they cannot be addressed.
     pub(crate) fn ring_bytes(&self, capacity: u64, reserve: u64) -> Option<usize> {
-        let slots = usize::try_from(capacity.checked_add(reserve)?).ok()?;
-        slots.checked_mul(self.stride).filter(|bytes| *bytes <= isize::MAX as usize)
+        usize::try_from(self.ring_bytes_wide(capacity, reserve))
+            .ok()
+            .filter(|bytes| *bytes <= isize::MAX as usize)
+    }
+
+    /// The same, however many there are.
+    pub(crate) fn ring_bytes_wide(&self, capacity: u64, reserve: u64) -> u128 {
+        (u128::from(capacity) + 2 * u128::from(reserve)) * self.stride as u128
     }
 }
 

@@ -27,7 +27,8 @@
 //! | draw transitions with other goals | [`Hindsight::sample_into`] | up to two copies for each row |
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
-//! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
+//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
+//! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //!
 //! Rows are drawn [uniformly](Uniform), [each at most once in a batch](WithoutReplacement), [in proportion to their
 //! priorities](Proportional), [by the rank of their priorities](RankBased), [the newest more often](Recent), [the newest
@@ -90,10 +91,12 @@
 mod buffer;
 mod combined;
 mod control;
+mod copy;
 mod episode;
 mod episode_index;
 mod episode_reader;
 mod error;
+mod file;
 mod hindsight;
 mod layout;
 mod mixture;
@@ -105,6 +108,7 @@ mod rank;
 mod ranking;
 mod reader;
 mod recent;
+mod recording;
 mod ring;
 mod sequence;
 mod snapshot;
@@ -117,6 +121,7 @@ pub use combined::Combined;
 pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
 pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
+pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use mixture::{Mixed, MixedPart, Mixture};
 pub use nstep::{NStep, Step};

@@ -1,21 +1,35 @@
 //! Drawing rows, and sending their priorities back.
 
-use crate::buffer::Keeper;
-use crate::ring::{Locked, Pin};
+use crate::control::PinCell;
+use crate::ring::Pin;
 use crate::{Key, Replay, ReplayError};
-use rl_minibatch::{BatchMut, Drawn, Rng, SampleError, Schema, Updated};
+use rl_minibatch::{BatchMut, Drawn, Rng, SampleError, Sampler, Schema, Uniform, Updated};
 use std::ops::Range;
 
 /// Draws rows from a [`Replay`] buffer, made by [`Replay::sampler`]. `Send`; each thread has its own, and they do not
 /// wait for each other while they copy.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reader {
     replay: Replay,
+    cell: PinCell,
+}
+
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        Self::new(self.replay.clone())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.replay.shared.ring.withdraw(&self.cell);
+    }
 }
 
 impl Reader {
     pub(crate) fn new(replay: Replay) -> Self {
-        Self { replay }
+        let cell = replay.shared.ring.cell();
+        Self { replay, cell }
     }
 
     /// What a row holds.
@@ -43,9 +57,7 @@ impl Reader {
         batch.check(self.schema(), count)?;
         let mut pinned = self.pin()?;
         pinned.draw(rng, count, drawn)?;
-        for (row, &key) in drawn.rows.iter().enumerate() {
-            pinned.pin.read(key, row, batch);
-        }
+        pinned.pin.gather(drawn.rows.iter().copied(), batch);
         Ok(())
     }
 
@@ -57,12 +69,10 @@ impl Reader {
     /// # Errors
     /// [`ReplayError::Sample`] when there is no row.
     pub fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
-        let locked = self.replay.shared.ring.lock();
-        let live = locked.live();
-        if live.is_empty() {
-            return Err(SampleError::Empty.into());
+        match self.replay.shared.ring.pin(&self.cell) {
+            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), pin }),
+            None => Err(SampleError::Empty.into()),
         }
-        Ok(Pinned { pin: locked.pin(live.start), replay: &self.replay, live })
     }
 
     /// Sets the priorities of rows from magnitudes such as |δ|, one for each of `keys`. Of a key that comes more than
@@ -73,9 +83,7 @@ impl Reader {
     /// [`ReplayError::Sample`] when the buffer keeps no priorities, when the slices differ in length, or when a
     /// magnitude is negative, NaN or infinite; no priority has changed then.
     pub fn update_priorities(&mut self, keys: &[Key], magnitudes: &[f32]) -> Result<Updated, ReplayError> {
-        let mut locked = self.replay.shared.ring.lock();
-        let live = locked.live();
-        let keeper = locked.companion();
+        let (mut keeper, live) = self.replay.shared.keeper();
         let priorities = keeper.sampler.priorities().ok_or(SampleError::NoPriorities)?;
         let updated = priorities.update(live, keys, magnitudes)?;
         keeper.stale += updated.stale as u64;
@@ -86,25 +94,31 @@ impl Reader {
 /// Rows that stay where they are; see [`Reader::pin`].
 pub struct Pinned<'a> {
     replay: &'a Replay,
-    pin: Pin<'a, Keeper>,
+    pin: Pin<'a>,
     live: Range<Key>,
 }
 
 impl Pinned<'_> {
-    /// The keys of the rows that are kept.
+    /// The keys of the rows that can be drawn and gathered. [`draw`](Self::draw) brings it up to date.
     pub fn live(&self) -> Range<Key> {
         self.live.clone()
     }
 
-    /// Draws `count` of the rows by the buffer's sampler, without copying them.
+    /// Draws `count` of the rows live now by the buffer's sampler, without copying them.
     ///
     /// # Errors
     /// [`ReplayError::Sample`] when no row can be drawn; [`ReplayError::BadDraw`] when a sampler of your own drew what
     /// is not there.
     pub fn draw(&mut self, rng: &mut Rng, count: usize, drawn: &mut Drawn) -> Result<(), ReplayError> {
-        let mut locked: Locked<'_, Keeper> = self.replay.shared.ring.lock();
-        locked.companion().sampler.draw(rng, self.live.clone(), count, drawn)?;
-        drop(locked);
+        let shared = &self.replay.shared;
+        if shared.uniform {
+            Uniform.draw(rng, self.live.clone(), count, drawn)?;
+        } else {
+            let (mut keeper, live) = shared.keeper();
+            // Live when the sampler was told, and kept since the pin was made: no row of it goes away.
+            self.live = live.start.max(self.pin.oldest())..live.end;
+            keeper.sampler.draw(rng, self.live.clone(), count, drawn)?;
+        }
         // Only kept rows may be read: trust no sampler blindly.
         let bad = |why| Err(ReplayError::BadDraw { why, start: self.live.start, end: self.live.end });
         if drawn.rows.len() != count || drawn.probabilities.len() != count {
@@ -130,9 +144,7 @@ impl Pinned<'_> {
         if let Some(&key) = keys.iter().find(|key| !self.live.contains(key)) {
             return Err(ReplayError::NotLive { key, start: self.live.start, end: self.live.end });
         }
-        for (row, &key) in keys.iter().enumerate() {
-            self.pin.read(key, row, batch);
-        }
+        self.pin.gather(keys.iter().copied(), batch);
         Ok(())
     }
 }

@@ -1,58 +1,46 @@
 //! The memory of the rows, and the only unsafe code of the crate.
 //!
-//! [`Ring`] puts together a [`Control`], which decides who may touch which slot, a lock around it, and the memory.
-//! Copying happens outside the lock, under one of two tokens that the lock hands out:
+//! [`Ring`] puts together a [`Control`], which decides who may touch which slot, and the memory. Copying happens under
+//! one of three tokens:
 //!
 //! * a [`Claim`]: the serials of one writer, whose slots it alone may write until it publishes them;
-//! * a [`Pin`]: live serials that one reader may read, and which no writer overwrites until the pin is dropped.
+//! * a [`Pin`]: serials that one reader may read, and which no writer overwrites until the pin is dropped;
+//! * [`Exclusive`]: the whole ring in one thread's hands.
 //!
-//! Both check every serial against the range that they were given, so their methods are safe to call. Both give back
-//! what they hold when they are dropped, unwinding included.
+//! All check every serial against the range that they were given, so their methods are safe to call, and give back what
+//! they hold when they are dropped, unwinding included.
 //!
-//! What a writer wrote is seen by every later reader because it publishes under the lock after it has copied, and the
-//! reader finds the row live under the same lock before it copies. What a reader reads cannot change because it unpins
-//! under the lock after it has copied, and a writer is given the slot under the lock only then. No other ordering is
-//! needed, so there are no atomics here.
+//! # Speed
 //!
-//! A writer whose claim is refused waits until rows are published or a pin is dropped. Those who hold tokens never wait
-//! for anything while they hold them, so every wait ends.
+//! Rows are read in random order, so what counts is how many cache misses are under way at once. A batch is therefore
+//! gathered in blocks of [`BLOCK`] rows: all lines of the next block are prefetched, then the present one is copied
+//! field by field, each field by a loop made for its size.
 
-use crate::control::Control;
+use crate::control::{Control, PinCell};
+use crate::copy::{gather_column, prefetch, scatter_column};
 use crate::layout::{Layout, Span};
-use crate::sync::{self, Condvar, Mutex, MutexGuard};
+use crate::sync;
 use memmap2::{MmapOptions, MmapRaw};
 use rl_minibatch::BatchMut;
 use std::io;
 use std::ops::Range;
 
-/// What lies beside the rows under the same lock.
-pub(crate) trait Companion {
-    /// Rows that may be drawn from now on.
-    fn came_alive(&mut self, keys: Range<u64>);
-}
+/// Rows whose cache misses overlap. A block of rows and its columns fit into the first-level cache.
+const BLOCK: usize = 32;
 
-/// Rows in a ring of slots, shared by any number of writers and readers, and beside them a companion `S` (samplers and
-/// counts) that the same lock guards.
-pub(crate) struct Ring<S> {
+/// Rows in a ring of slots, shared by any number of writers and readers.
+pub(crate) struct Ring {
     layout: Layout,
-    capacity: u64,
+    /// The most rows that one claim may ask for. The ring has twice as many slots beside its capacity, so that such a
+    /// claim need not wait until no other is under way.
     reserve: u64,
     memory: MmapRaw,
-    shared: Mutex<Shared<S>>,
-    /// Notified when a claim that was refused may now succeed.
-    moved: Condvar,
-}
-
-struct Shared<S> {
     control: Control,
-    /// Threads waiting on `moved`; notifying costs a system call, so it is left out when there are none.
-    waiting: usize,
-    companion: S,
 }
 
-impl<S: Companion> Ring<S> {
+impl Ring {
     /// An empty ring. The memory is reserved and zero; pages are taken when rows are first written.
-    pub(crate) fn new(layout: Layout, capacity: u64, reserve: u64, companion: S) -> io::Result<Self> {
+    pub(crate) fn new(layout: Layout, capacity: u64, reserve: u64) -> io::Result<Self> {
         let bytes = layout
             .ring_bytes(capacity, reserve)
             .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "more than can be addressed"))?;
@@ -61,18 +49,12 @@ impl<S: Companion> Ring<S> {
         // the kernel does not offer them the buffer works all the same.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Self {
-            layout,
-            capacity,
-            reserve,
-            memory: memory.into(),
-            shared: Mutex::new(Shared { control: Control::new(capacity, reserve), waiting: 0, companion }),
-            moved: Condvar::new(),
-        })
+        let control = Control::new(capacity, 2 * reserve);
+        Ok(Self { layout, reserve, memory: memory.into(), control })
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+        self.control.capacity()
     }
 
     /// The most rows that one claim may ask for.
@@ -85,243 +67,295 @@ impl<S: Companion> Ring<S> {
         self.memory.len()
     }
 
-    /// Takes the lock, for as short as can be.
-    pub(crate) fn lock(&self) -> Locked<'_, S> {
-        Locked { ring: self, shared: self.shared.lock() }
+    /// The serials that may be drawn.
+    pub(crate) fn live(&self) -> Range<u64> {
+        self.control.live()
     }
 
-    /// Claims `rows` serials (at most [`reserve`](Self::reserve)), waiting while their slots are in use.
-    pub(crate) fn claim(&self, rows: u64) -> Claim<'_, S> {
+    /// A cell for a reader to pin with, to be given back by [`withdraw`](Self::withdraw).
+    pub(crate) fn cell(&self) -> PinCell {
+        self.control.cell()
+    }
+
+    /// Takes a cell back.
+    pub(crate) fn withdraw(&self, cell: &PinCell) {
+        self.control.withdraw(cell);
+    }
+
+    /// Keeps all rows that are live, and those that come to life from now on, from being overwritten; `None` when there
+    /// are none.
+    pub(crate) fn pin<'a>(&'a self, cell: &'a PinCell) -> Option<Pin<'a>> {
+        let keys = self.control.pin(cell)?;
+        Some(Pin { ring: self, cell: Held::Lent(cell), oldest: keys.start })
+    }
+
+    /// As [`pin`](Self::pin), with a cell of its own.
+    pub(crate) fn pin_alone(&self) -> Option<Pin<'_>> {
+        let mut pin = Pin { ring: self, cell: Held::Own(self.cell()), oldest: 0 };
+        // Should nothing be live, dropping the pin withdraws the cell.
+        pin.oldest = self.control.pin(pin.cell.get())?.start;
+        Some(pin)
+    }
+
+    /// Claims `rows` serials, at most [`reserve`](Self::reserve), waiting while their slots are in use.
+    #[inline]
+    pub(crate) fn claim(&self, rows: u64) -> Claim<'_> {
         assert!(rows <= self.reserve);
-        let mut shared = self.shared.lock();
-        loop {
-            if let Some(keys) = shared.control.try_claim(rows) {
-                return Claim { ring: self, written: keys.start, keys, ended: false };
-            }
-            shared = self.wait(shared);
-        }
+        let keys = self.control.claim(rows);
+        Claim { ring: self, keys, written: false, ended: false }
     }
 
     /// Waits until nobody copies, then keeps everybody out until the result is dropped.
-    pub(crate) fn exclusive(&self) -> Exclusive<'_, S> {
-        let mut shared = self.shared.lock();
-        while !shared.control.is_quiet() {
-            shared = self.wait(shared);
+    pub(crate) fn exclusive(&self) -> Exclusive<'_> {
+        self.control.close();
+        Exclusive { ring: self }
+    }
+
+    /// Where the slot of `serial` begins: `stride` bytes inside the mapping from there.
+    #[inline]
+    fn offset(&self, serial: u64) -> usize {
+        (serial % self.control.slots()) as usize * self.layout.stride
+    }
+
+    /// Writes `rows` rows of `columns`, from row `first` on, into the slots of `serial` and those that follow.
+    ///
+    /// # Safety
+    /// Nobody else touches these slots.
+    unsafe fn write(&self, serial: u64, first: usize, rows: usize, columns: &[&[u8]]) {
+        assert_eq!(columns.len(), self.layout.fields.len());
+        let (stride, slots) = (self.layout.stride, self.control.slots());
+        let mut done = 0;
+        while done < rows {
+            let slot = (serial + done as u64) % slots;
+            // Up to the ring's end, and few enough to stay in the cache from field to field.
+            let run = (rows - done).min((slots - slot) as usize).min(BLOCK);
+            // SAFETY: slot < slots, and the mapping has slots · stride bytes (see `new`).
+            let slot = unsafe { self.memory.as_mut_ptr().add(slot as usize * stride) };
+            for (&Span { offset, bytes }, column) in self.layout.fields.iter().zip(columns) {
+                let cells = &column[(first + done) * bytes..][..run * bytes];
+                // SAFETY: the field lies inside each of `run` slots that follow each other in the mapping; the caller
+                // has them to itself, and safe code has no reference into the mapping that `cells` could be.
+                unsafe { scatter_column(cells, bytes, slot.add(offset), stride) };
+                sync::midway();
+            }
+            done += run;
         }
-        Exclusive { ring: self, shared }
     }
 
-    fn wait<'a>(&self, mut shared: MutexGuard<'a, Shared<S>>) -> MutexGuard<'a, Shared<S>> {
-        shared.waiting += 1;
-        let mut shared = sync::wait(&self.moved, shared);
-        shared.waiting -= 1;
-        shared
-    }
-
-    fn notify(&self, shared: &Shared<S>) {
-        if shared.waiting > 0 {
-            self.moved.notify_all();
-        }
-    }
-
-    /// Brings ready rows to life and wakes those who wait.
-    fn advance(&self, shared: &mut Shared<S>) {
-        let alive = shared.control.advance(|serial| {
-            // SAFETY: the serial was given up, so its writer is done with the slot, and it is not live, so nobody reads
-            // it; nobody else claims the slot while the lock is held. Its predecessor is live, so nobody writes it.
-            unsafe { self.copy_slot(self.slot(serial - 1), serial) }
-        });
-        self.notify(shared);
-        if !alive.is_empty() {
-            shared.companion.came_alive(alive);
-        }
-    }
-
-    /// The slot of `serial`: `stride` bytes inside the mapping.
-    fn slot(&self, serial: u64) -> *mut u8 {
-        let slot = (serial % (self.capacity + self.reserve)) as usize;
-        // SAFETY: slot < capacity + reserve, and the mapping has (capacity + reserve) · stride bytes (see `new`).
-        unsafe { self.memory.as_mut_ptr().add(slot * self.layout.stride) }
-    }
-
+    /// Copies the row of a slot that begins at `from` into the slot of `to`.
+    ///
     /// # Safety
     /// `from` is readable for a slot's `stride` bytes and nobody writes them; nobody else touches the slot of `to`.
     unsafe fn copy_slot(&self, from: *const u8, to: u64) {
-        // SAFETY: the caller's promise; two slots are the same or do not overlap, and `copy` allows either.
-        unsafe { std::ptr::copy(from, self.slot(to), self.layout.stride) }
-    }
-
-    /// Writes row `row` of `columns` (columns of rows, one a field) into the slot of `serial`.
-    ///
-    /// # Safety
-    /// Nobody else touches the slot.
-    unsafe fn write(&self, serial: u64, row: usize, columns: &[&[u8]]) {
-        assert_eq!(columns.len(), self.layout.fields.len());
-        let slot = self.slot(serial);
-        for (&Span { offset, bytes }, column) in self.layout.fields.iter().zip(columns) {
-            let cell = &column[row * bytes..][..bytes];
-            // SAFETY: `cell` has `bytes` bytes; the field lies inside the slot; the caller has the slot to itself, and
-            // safe code has no reference into the mapping that `cell` could be.
-            unsafe { std::ptr::copy_nonoverlapping(cell.as_ptr(), slot.add(offset), bytes) };
-            sync::midway();
-        }
-    }
-
-    /// Reads the row in the slot of `serial` into row `row` of `out`.
-    ///
-    /// # Safety
-    /// Nobody writes the slot.
-    unsafe fn read(&self, serial: u64, row: usize, out: &mut BatchMut<'_>) {
-        let slot = self.slot(serial);
-        for (position, &Span { offset, bytes }) in self.layout.fields.iter().enumerate() {
-            let cell = out.cell_mut(position, row);
-            assert_eq!(cell.len(), bytes);
-            // SAFETY: the field lies inside the slot, which is initialised (the mapping begins as zeros) and not being
-            // written; `cell` has `bytes` bytes and is no part of the mapping.
-            unsafe { std::ptr::copy_nonoverlapping(slot.add(offset), cell.as_mut_ptr(), bytes) };
-            sync::midway();
-        }
-    }
-}
-
-/// The lock on a ring, held.
-pub(crate) struct Locked<'a, S> {
-    ring: &'a Ring<S>,
-    shared: MutexGuard<'a, Shared<S>>,
-}
-
-impl<'a, S: Companion> Locked<'a, S> {
-    /// The serials that may be drawn.
-    pub(crate) fn live(&self) -> Range<u64> {
-        self.shared.control.live()
-    }
-
-    pub(crate) fn companion(&mut self) -> &mut S {
-        &mut self.shared.companion
-    }
-
-    /// Lets go of the lock and keeps the live rows from `oldest` on from being overwritten.
-    ///
-    /// # Panics
-    /// When `oldest` is not live.
-    pub(crate) fn pin(mut self, oldest: u64) -> Pin<'a, S> {
-        let live = self.live();
-        assert!(live.contains(&oldest), "only live rows can be pinned");
-        self.shared.control.pin(oldest);
-        Pin { ring: self.ring, keys: oldest..live.end }
+        // SAFETY: the caller's promise; the slot lies in the mapping; two slots are the same or do not overlap, and
+        // `copy` allows either.
+        unsafe { std::ptr::copy(from, self.memory.as_mut_ptr().add(self.offset(to)), self.layout.stride) }
     }
 }
 
 /// Serials that one writer fills.
-pub(crate) struct Claim<'a, S: Companion> {
-    ring: &'a Ring<S>,
+pub(crate) struct Claim<'a> {
+    ring: &'a Ring,
     keys: Range<u64>,
-    /// The first of `keys` that has not been written.
-    written: u64,
+    written: bool,
     ended: bool,
 }
 
-impl<S: Companion> Claim<'_, S> {
+impl Claim<'_> {
     pub(crate) fn keys(&self) -> Range<u64> {
         self.keys.clone()
     }
 
-    /// Copies row `row` of `columns` into the claim's next serial.
+    /// Fills the claim with as many rows of `columns` (columns of rows, one a field), from row `first` on.
     ///
     /// # Panics
-    /// When the claim is full, or the columns are not as the layout says.
-    pub(crate) fn write(&mut self, row: usize, columns: &[&[u8]]) {
-        assert!(self.written < self.keys.end, "the claim is full");
-        // SAFETY: the serial is claimed and not published, so by the invariants of `Control` its slot is this claim's
-        // alone; `&mut self` keeps the claim to one thread.
-        unsafe { self.ring.write(self.written, row, columns) };
-        self.written += 1;
+    /// When the columns are not as the layout says.
+    #[inline]
+    pub(crate) fn write(&mut self, first: usize, columns: &[&[u8]]) {
+        let rows = (self.keys.end - self.keys.start) as usize;
+        // SAFETY: the serials are claimed and not published, so by the invariants of `Control` their slots are this
+        // claim's alone; `&mut self` keeps the claim to one thread.
+        unsafe { self.ring.write(self.keys.start, first, rows, columns) };
+        self.written = true;
     }
 
     /// Ends the claim: its rows come to life, once those before them have.
     ///
     /// # Panics
-    /// When not every serial was written.
+    /// When it was not written.
+    #[inline]
     pub(crate) fn publish(mut self) {
-        assert_eq!(self.written, self.keys.end, "a row of the claim was not written");
-        let mut shared = self.ring.shared.lock();
+        assert!(self.written, "the rows of the claim were not written");
         self.ended = true;
-        shared.control.publish(self.keys.clone());
-        self.ring.advance(&mut shared);
+        self.ring.control.publish(self.keys.clone());
     }
 }
 
-impl<S: Companion> Drop for Claim<'_, S> {
+impl Drop for Claim<'_> {
+    /// Not published: the thread is unwinding, in the middle of a row perhaps. Others must not wait for this claim for
+    /// ever, and no garbage may be drawn. So each of its rows becomes a copy of the row before it; if there is none, the
+    /// live range begins after the claim.
     fn drop(&mut self) {
-        // Not published: the thread is unwinding. Others must not wait for this claim for ever.
-        if !self.ended {
-            let mut shared = self.ring.shared.lock();
-            shared.control.give_up(self.keys.clone());
-            self.ring.advance(&mut shared);
+        if self.ended {
+            return;
+        }
+        let Range { start, end } = self.keys.clone();
+        let control = &self.ring.control;
+        control.wait_for_turn(start);
+        if control.live().is_empty() {
+            control.begin_at(end);
+        } else {
+            for serial in start..end {
+                // SAFETY: the row before the claim is live. Its slot is claimed by nobody: that would be a serial of
+                // at least start − 1 + slots, and none is given out from published + slack = start + slack on. The
+                // claim's own slots are nobody else's.
+                unsafe {
+                    let before = self.ring.memory.as_ptr().add(self.ring.offset(serial - 1));
+                    self.ring.copy_slot(before, serial);
+                }
+            }
+        }
+        control.publish(start..end);
+    }
+}
+
+/// Serials that one reader copies.
+pub(crate) struct Pin<'a> {
+    ring: &'a Ring,
+    cell: Held<'a>,
+    oldest: u64,
+}
+
+enum Held<'a> {
+    Lent(&'a PinCell),
+    Own(PinCell),
+}
+
+impl Held<'_> {
+    fn get(&self) -> &PinCell {
+        match self {
+            Held::Lent(cell) => cell,
+            Held::Own(cell) => cell,
         }
     }
 }
 
-/// Live serials that one reader copies.
-pub(crate) struct Pin<'a, S: Companion> {
-    ring: &'a Ring<S>,
-    keys: Range<u64>,
-}
+impl Pin<'_> {
+    /// The rows that may be read and drawn: those live now. Rows that have left the live range since the pin was made
+    /// may be read too.
+    pub(crate) fn live(&self) -> Range<u64> {
+        let live = self.ring.live();
+        live.start.max(self.oldest)..live.end
+    }
 
-impl<S: Companion> Pin<'_, S> {
-    /// Copies the row of `serial` into row `row` of `out`.
+    /// The oldest row that may be read.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    /// Copies the rows `keys` into the first rows of `out`.
     ///
     /// # Panics
-    /// When `serial` is not pinned, or `out` is not as the layout says.
+    /// When one of them is not pinned or not live yet, or `out` is not as the layout says or has too few rows.
     #[inline]
-    pub(crate) fn read(&self, serial: u64, row: usize, out: &mut BatchMut<'_>) {
-        assert!(self.keys.contains(&serial), "the row is not pinned");
-        // SAFETY: the serial was live when it was pinned, so its row is whole, and by the invariants of `Control` its
-        // slot is claimed by nobody until the pin is dropped.
-        unsafe { self.ring.read(serial, row, out) };
+    pub(crate) fn gather(&self, mut keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
+        let ring = self.ring;
+        let (stride, slots) = (ring.layout.stride, ring.control.slots());
+        let pinned = self.oldest..ring.live().end;
+        let first_slot = self.oldest % slots;
+        // Slots of the next keys, and the beginning of their way into the cache.
+        let mut next_block = |offsets: &mut [usize; BLOCK]| {
+            let mut rows = 0;
+            for offset in offsets.iter_mut() {
+                let Some(key) = keys.next() else { break };
+                assert!(pinned.contains(&key), "the row is not pinned");
+                // Less than two rings ahead, so the slot is found without a division.
+                let slot = first_slot + (key - pinned.start);
+                let slot = if slot < slots { slot } else { slot - slots };
+                *offset = slot as usize * stride;
+                prefetch(&ring.memory, *offset, stride);
+                rows += 1;
+            }
+            rows
+        };
+        let (mut offsets, mut next) = ([0; BLOCK], [0; BLOCK]);
+        let mut rows = next_block(&mut offsets);
+        let mut done = 0;
+        while rows > 0 {
+            let next_rows = next_block(&mut next);
+            for (position, &Span { offset, bytes }) in ring.layout.fields.iter().enumerate() {
+                let cells = &mut out.column_mut(position)[done * bytes..][..rows * bytes];
+                // SAFETY: each serial was live when it was pinned or has come to life since, so its row is whole, and
+                // by the invariants of `Control` its slot is claimed by nobody until the pin is dropped. Every offset
+                // is that of a slot inside the mapping, which is initialised (it begins as zeros), and the field lies
+                // inside the slot. `cells` is no part of the mapping.
+                unsafe {
+                    gather_column(ring.memory.as_ptr().add(offset), &offsets[..rows], bytes, cells);
+                }
+                sync::midway();
+            }
+            done += rows;
+            (offsets, rows) = (next, next_rows);
+        }
+    }
+
+    /// Lets go of the rows before `oldest`, so that writers may overwrite them; the others stay pinned.
+    ///
+    /// # Panics
+    /// When `oldest` is not pinned.
+    pub(crate) fn release_before(&mut self, oldest: u64) {
+        assert!(oldest >= self.oldest, "the row is not pinned");
+        self.ring.control.move_pin(self.cell.get(), oldest);
+        self.oldest = oldest;
     }
 }
 
-impl<S: Companion> Drop for Pin<'_, S> {
+impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        let mut shared = self.ring.shared.lock();
-        shared.control.unpin(self.keys.start);
-        self.ring.notify(&shared);
+        self.ring.control.unpin(self.cell.get());
+        if let Held::Own(cell) = &self.cell {
+            self.ring.withdraw(cell);
+        }
     }
 }
 
 /// The whole ring, in one thread's hands.
-pub(crate) struct Exclusive<'a, S> {
-    ring: &'a Ring<S>,
-    shared: MutexGuard<'a, Shared<S>>,
+pub(crate) struct Exclusive<'a> {
+    ring: &'a Ring,
 }
 
-impl<S: Companion> Exclusive<'_, S> {
+impl Exclusive<'_> {
     pub(crate) fn live(&self) -> Range<u64> {
-        self.shared.control.live()
+        self.ring.live()
     }
 
-    pub(crate) fn companion(&mut self) -> &mut S {
-        &mut self.shared.companion
+    /// Writes the slots of `keys`, whatever is there, from row `first` of `columns` on.
+    pub(crate) fn write(&mut self, keys: Range<u64>, first: usize, columns: &[&[u8]]) {
+        let rows = (keys.end - keys.start) as usize;
+        // SAFETY: nobody copies (see `Ring::exclusive`) and nobody can begin to while this is held.
+        unsafe { self.ring.write(keys.start, first, rows, columns) };
     }
 
-    /// Writes the slot of `serial`, whatever is there.
-    pub(crate) fn write(&mut self, serial: u64, row: usize, columns: &[&[u8]]) {
-        // SAFETY: nobody copies (see `Ring::exclusive`) and nobody can begin to, for the lock is held.
-        unsafe { self.ring.write(serial, row, columns) };
-    }
-
-    /// Copies the rows `keys` of a ring with the same layout and slots.
-    pub(crate) fn copy_from<T: Companion>(&mut self, other: &Exclusive<'_, T>, keys: Range<u64>) {
+    /// Copies the rows `keys` of a ring with the same layout.
+    pub(crate) fn copy_from(&mut self, other: &Exclusive<'_>, keys: Range<u64>) {
         assert_eq!(self.ring.layout, other.ring.layout);
         for key in keys {
             // SAFETY: nobody else copies in either ring; both have slots of one stride.
-            unsafe { self.ring.copy_slot(other.ring.slot(key), key) };
+            unsafe {
+                let from = other.ring.memory.as_ptr().add(other.ring.offset(key));
+                self.ring.copy_slot(from, key);
+            }
         }
     }
 
     /// Makes `live` the live rows. They must have been written.
     pub(crate) fn restore(&mut self, live: Range<u64>) {
-        self.shared.control.restore(live);
+        self.ring.control.restore(live);
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        self.ring.control.open();
     }
 }

@@ -1,8 +1,12 @@
 //! The buffer's state, shown piece by piece: saved, and restored bit for bit.
+//!
+//! One walk serves every medium. To save, a [`Moment`] is taken under the lock and then shown to a visitor; to load, a
+//! [`Source`] gives back what was shown. `crate::file` is the visitor and the source that stand on a file.
 
-use crate::buffer::Keeper;
+use crate::file::Lineage;
 use crate::layout::Layout;
-use crate::ring::{Companion, Exclusive, Ring};
+use crate::recording::Recording;
+use crate::ring::{Exclusive, Pin, Ring};
 use crate::{Replay, ReplayError};
 use rl_minibatch::{Batch, MemoryState, Schema, StateError, StateVisitor, scalar, scope, value};
 use std::ops::Range;
@@ -11,128 +15,223 @@ use std::sync::atomic::Ordering;
 /// Rows are shown in blocks of about this size, so that no second copy of the buffer is ever needed.
 const BLOCK_BYTES: usize = 4 << 20;
 
+/// Takes the rows of a block, which are the first ones of the batch.
+pub(crate) type Take<'a> = dyn FnMut(Range<u64>, &Batch) + 'a;
+
 impl Replay {
-    /// Shows the visitor everything the buffer's future depends on: the counters, the sampler's state with its
-    /// priorities, and the live rows, in blocks of some megabytes with an array for each field. Rows that have been
+    /// Shows the visitor everything the buffer's future depends on: the counters, the live rows, in blocks of some
+    /// megabytes with an array for each field, and the sampler's state with its priorities. Rows that have been
     /// overwritten are not shown. A buffer that was loaded draws what the saved one would have drawn.
     ///
-    /// Saving sees the buffer as it was at one moment: others may go on meanwhile, but wait while the counters and the
-    /// sampler's state are written, and a writer waits if it would overwrite a row not yet saved. Loading waits until
-    /// nobody copies, and keeps everybody out. The visitor must not use the buffer.
+    /// Saving sees the buffer as it was at one moment, and others go on meanwhile. They wait while the sampler's state
+    /// is copied (8 bytes a row for priorities). Rows are shown oldest first and let go of block by block, so a writer
+    /// that goes around the ring waits only where it catches up with the visitor.
+    ///
+    /// Loading waits until nobody copies, and keeps everybody out. The capacity need not be the one that was saved: a
+    /// buffer takes every state whose live rows it has room for. Rows keep their keys. Loading into a buffer that holds
+    /// rows takes memory for the new ones beside them, for the old ones stay until all of the state has come.
+    ///
+    /// The visitor must not use the buffer.
     ///
     /// # Errors
-    /// Those of the visitor. When loading also [`StateError::Mismatch`] for another schema or capacity, and
-    /// [`StateError::Invalid`] for counters that make no sense; the buffer is then as it was.
+    /// Those of the visitor. When loading also [`StateError::Mismatch`] for another schema, and
+    /// [`StateError::Invalid`] for more live rows than the capacity and for counters that make no sense; the buffer is
+    /// then as it was.
     pub fn visit(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        if visitor.loading() { self.load(visitor) } else { self.save(visitor) }
-    }
-
-    fn save(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        let mut locked = self.shared.ring.lock();
-        let live = locked.live();
-        let mut header =
-            Header { schema: self.schema().clone(), capacity: self.shared.ring.capacity(), live };
-        header.visit(visitor)?;
-        let keeper = locked.companion();
-        scalar(visitor, "stale", &mut keeper.stale)?;
-        scope(visitor, "sampler", |v| keeper.sampler.visit(header.live.clone(), v))?;
-        if header.live.is_empty() {
-            return Ok(());
+        if visitor.loading() {
+            self.load_from(&mut Plain(visitor))
+        } else {
+            self.moment(|_, live| Ok::<_, StateError>(live.start))?.show(visitor, BLOCK_BYTES)
         }
-        let pin = locked.pin(header.live.start);
-        visit_rows(visitor, self.schema(), header.live, |keys, batch| {
-            let mut batch = batch.view_mut();
-            for (row, key) in keys.enumerate() {
-                pin.read(key, row, &mut batch);
-            }
-        })
     }
 
-    fn load(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+    /// Takes hold of the present state. `first` says from which row on rows are going to be shown.
+    pub(crate) fn moment<E: From<StateError>>(
+        &self,
+        first: impl FnOnce(&Lineage, Range<u64>) -> Result<u64, E>,
+    ) -> Result<Moment<'_>, E> {
+        // Pinned first: what is live under the lock a moment later is kept, too.
+        let pin = self.shared.ring.pin_alone();
+        let (mut keeper, mut live) = self.shared.keeper();
+        match &pin {
+            Some(pin) => live.start = live.start.max(pin.oldest()),
+            // Nothing was live when the pin was to be made; that is the moment.
+            None => live.end = live.start,
+        }
+        let first = first(&keeper.lineage, live.clone())?.clamp(live.start, live.end);
+        let mut sampler = Recording::default();
+        keeper.sampler.visit(live.clone(), &mut sampler)?;
+        let (stale, lineage) = (keeper.stale, keeper.lineage.own());
+        let rows = first..live.end;
+        drop(keeper);
+        Ok(Moment { replay: self, live, rows, stale, lineage, sampler, pin })
+    }
+
+    /// Replaces the state by what `source` gives.
+    pub(crate) fn load_from(&self, source: &mut dyn Source) -> Result<(), StateError> {
         let mut ring = self.shared.ring.exclusive();
-        let mut header =
-            Header { schema: self.schema().clone(), capacity: self.shared.ring.capacity(), live: 0..0 };
-        header.visit(visitor)?;
+        let mut keeper = self.shared.keeper_to_load();
+        let mut header = Header::new(self);
+        header.visit(source.visitor())?;
         let live = header.live;
         let mut stale = 0u64;
-        scalar(visitor, "stale", &mut stale)?;
+        scalar(source.visitor(), "stale", &mut stale)?;
+
+        // Rows go into their slots at once if there is no row to be lost, else aside until everything has come.
+        let present = ring.live();
+        let aside = if present.is_empty() { None } else { Some(self.room_for(&live)?) };
+        let mut aside = aside.as_ref().map(Ring::exclusive);
+        let schema = self.schema();
+        match &mut aside {
+            None => source.rows(schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?,
+            Some(aside) => source.rows(schema, &live, &mut |keys, batch| put(aside, &live, keys, batch))?,
+        }
 
         // The sampler loads in place. Should anything go wrong from here on, it gets its present state back.
-        let present = ring.live();
-        let before = MemoryState::save(|v| ring.companion().sampler.visit(present.clone(), v))?;
-        let loaded = scope(visitor, "sampler", |v| ring.companion().sampler.visit(live.clone(), v))
-            .and_then(|()| self.load_rows(visitor, &mut ring, live.clone()));
-        if let Err(error) = loaded {
-            before.load(|v| ring.companion().sampler.visit(present, v))?;
-            return Err(error);
+        let before = MemoryState::save(|v| keeper.sampler.visit(present.clone(), v))?;
+        let loaded = scope(source.visitor(), "sampler", |v| keeper.sampler.visit(live.clone(), v))
+            .and_then(|()| source.finish());
+        let origin = match loaded {
+            Ok(origin) => origin,
+            Err(error) => {
+                before.load(|v| keeper.sampler.visit(present, v))?;
+                return Err(error);
+            }
+        };
+        if let Some(aside) = &aside {
+            ring.copy_from(aside, live.clone());
         }
-        ring.companion().stale = stale;
+        keeper.stale = stale;
+        keeper.lineage = Lineage::new(origin);
+        keeper.loaded(live.end);
         ring.restore(live);
         self.shared.loads.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    /// Loads rows into their slots: at once if no row is there to be lost, else only when all of them have come.
-    fn load_rows(
-        &self,
-        visitor: &mut dyn StateVisitor,
-        ring: &mut Exclusive<'_, Keeper>,
-        live: Range<u64>,
-    ) -> Result<(), StateError> {
-        if ring.live().is_empty() {
-            return read_rows(visitor, self.schema(), ring, live);
-        }
-        let shared = &self.shared.ring;
-        let aside =
-            Ring::new(Layout::new(self.schema()), shared.capacity(), shared.reserve(), ()).map_err(|e| {
-                let why = ReplayError::Memory {
-                    rows: shared.capacity(),
-                    bytes: shared.memory_bytes() as u128,
-                    source: e,
-                };
-                StateError::Invalid {
-                    path: "rows".into(),
-                    why: format!("there is no memory to load them: {why}"),
-                }
-            })?;
-        let mut aside = aside.exclusive();
-        read_rows(visitor, self.schema(), &mut aside, live.clone())?;
-        ring.copy_from(&aside, live);
-        Ok(())
+    /// A ring for the rows `live` and no more.
+    fn room_for(&self, live: &Range<u64>) -> Result<Ring, StateError> {
+        let (layout, rows) = (Layout::new(self.schema()), (live.end - live.start).max(1));
+        let bytes = (u128::from(rows) + 1) * layout.stride as u128;
+        Ring::new(layout, rows, 1).map_err(|source| {
+            let why = ReplayError::Memory { rows, bytes, source };
+            let why = format!("there is no memory to load them beside those that are there: {why}");
+            StateError::Invalid { path: "rows".into(), why }
+        })
     }
 }
 
-impl Companion for () {
-    fn came_alive(&mut self, _keys: Range<u64>) {}
+/// The buffer as it was at one moment, while others go on.
+pub(crate) struct Moment<'a> {
+    replay: &'a Replay,
+    live: Range<u64>,
+    rows: Range<u64>,
+    stale: u64,
+    lineage: u64,
+    sampler: Recording,
+    pin: Option<Pin<'a>>,
+}
+
+impl Moment<'_> {
+    /// The rows that were live.
+    pub(crate) fn live(&self) -> Range<u64> {
+        self.live.clone()
+    }
+
+    /// The rows that are shown, the newest of them.
+    pub(crate) fn rows(&self) -> Range<u64> {
+        self.rows.clone()
+    }
+
+    /// See [`Lineage::own`].
+    pub(crate) fn lineage(&self) -> u64 {
+        self.lineage
+    }
+
+    /// Shows it, with rows in blocks of about `block_bytes`. Rows are let go of as soon as they are copied.
+    pub(crate) fn show(self, visitor: &mut dyn StateVisitor, block_bytes: usize) -> Result<(), StateError> {
+        let Self { replay, live, rows, mut stale, sampler, mut pin, .. } = self;
+        let mut header = Header { live, ..Header::new(replay) };
+        header.visit(visitor)?;
+        scalar(visitor, "stale", &mut stale)?;
+        visit_rows(visitor, replay.schema(), rows.clone(), block_bytes, |keys, batch| {
+            let pinned = pin.as_mut().expect("there are rows, so they are pinned");
+            let mut batch = batch.view_mut();
+            pinned.gather(keys.clone(), &mut batch);
+            if keys.end < rows.end {
+                pinned.release_before(keys.end);
+            } else {
+                pin = None;
+            }
+        })?;
+        scope(visitor, "sampler", |visitor| sampler.show(visitor))
+    }
+}
+
+/// What a state is loaded from.
+pub(crate) trait Source {
+    /// Gives all of it but the rows.
+    fn visitor(&mut self) -> &mut dyn StateVisitor;
+
+    /// Hands over at least the rows `live`, each of them once.
+    fn rows(&mut self, schema: &Schema, live: &Range<u64>, take: &mut Take<'_>) -> Result<(), StateError>;
+
+    /// Called when everything has been asked for: the last chance to refuse. Returns the id of the snapshot file that
+    /// the buffer holds from now on, if it is one.
+    fn finish(&mut self) -> Result<Option<u64>, StateError>;
+}
+
+/// A visitor that has the rows in blocks of [`BLOCK_BYTES`].
+struct Plain<'a>(&'a mut dyn StateVisitor);
+
+impl Source for Plain<'_> {
+    fn visitor(&mut self) -> &mut dyn StateVisitor {
+        self.0
+    }
+
+    fn rows(&mut self, schema: &Schema, live: &Range<u64>, take: &mut Take<'_>) -> Result<(), StateError> {
+        visit_rows(self.0, schema, live.clone(), BLOCK_BYTES, |keys, batch| take(keys, batch))
+    }
+
+    fn finish(&mut self) -> Result<Option<u64>, StateError> {
+        Ok(None)
+    }
 }
 
 /// What has to agree before rows are looked at.
-struct Header {
-    schema: Schema,
+struct Header<'a> {
+    schema: &'a Schema,
     capacity: u64,
     live: Range<u64>,
 }
 
-impl Header {
+impl<'a> Header<'a> {
+    fn new(replay: &'a Replay) -> Self {
+        Self { schema: replay.schema(), capacity: replay.shared.ring.capacity(), live: 0..0 }
+    }
+
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        let Self { schema, capacity, live } = self;
-        let (expected_schema, expected_capacity) = (schema.clone(), *capacity);
-        value(visitor, "schema", schema)?;
-        if *schema != expected_schema {
-            let [expected, found] = [&expected_schema, &*schema].map(describe);
+        let mut schema = self.schema.clone();
+        value(visitor, "schema", &mut schema)?;
+        if schema != *self.schema {
+            let [expected, found] = [self.schema, &schema].map(describe);
             return Err(StateError::Mismatch { path: "schema".into(), expected, found });
         }
-        scalar(visitor, "capacity", capacity)?;
-        if *capacity != expected_capacity {
-            let (expected, found) = (format!("{expected_capacity} rows"), format!("{capacity} rows"));
-            return Err(StateError::Mismatch { path: "capacity".into(), expected, found });
-        }
+        let mut capacity = self.capacity;
+        scalar(visitor, "capacity", &mut capacity)?;
+        let live = &mut self.live;
         scalar(visitor, "oldest", &mut live.start)?;
         scalar(visitor, "inserted", &mut live.end)?;
         // The upper bound leaves room for every row that a machine can still insert.
-        if live.end > u64::MAX / 2 || live.start > live.end || live.end - live.start > *capacity {
+        if live.end > u64::MAX / 2 || live.start > live.end || live.end - live.start > capacity {
             let why = format!("rows {} to {} do not fit into a capacity of {capacity}", live.start, live.end);
             return Err(StateError::Invalid { path: "inserted".into(), why });
+        }
+        let (rows, room) = (live.end - live.start, self.capacity);
+        if rows > room {
+            let why =
+                format!("it has {rows} rows and this buffer room for {room}; build one for {rows} or more");
+            return Err(StateError::Invalid { path: "capacity".into(), why });
         }
         Ok(())
     }
@@ -143,34 +242,31 @@ fn describe(schema: &Schema) -> String {
     fields.collect::<Vec<_>>().join(", ")
 }
 
-fn read_rows<S: Companion>(
-    visitor: &mut dyn StateVisitor,
-    schema: &Schema,
-    ring: &mut Exclusive<'_, S>,
-    live: Range<u64>,
-) -> Result<(), StateError> {
-    visit_rows(visitor, schema, live, |keys, batch| {
-        let columns: Vec<&[u8]> = (0..schema.fields().len()).map(|position| batch.column(position)).collect();
-        for (row, key) in keys.enumerate() {
-            ring.write(key, row, &columns);
-        }
-    })
+/// Writes those of the rows `keys` that are in `live` into their slots.
+fn put(ring: &mut Exclusive<'_>, live: &Range<u64>, keys: Range<u64>, batch: &Batch) {
+    let columns: Vec<&[u8]> =
+        (0..batch.schema().fields().len()).map(|position| batch.column(position)).collect();
+    let wanted = keys.start.max(live.start)..keys.end.min(live.end);
+    if !wanted.is_empty() {
+        ring.write(wanted.clone(), (wanted.start - keys.start) as usize, &columns);
+    }
 }
 
 /// Walks over `rows.<block>.<field>`. `transfer` fills the block before it is saved, or takes it after it was loaded.
-fn visit_rows(
+pub(crate) fn visit_rows(
     visitor: &mut dyn StateVisitor,
     schema: &Schema,
-    live: Range<u64>,
+    rows: Range<u64>,
+    block_bytes: usize,
     mut transfer: impl FnMut(Range<u64>, &mut Batch),
 ) -> Result<(), StateError> {
-    let rows = live.end - live.start;
-    let block_rows = (BLOCK_BYTES / schema.row_bytes()).max(1) as u64;
-    let mut batch = Batch::new(schema, block_rows.min(rows) as usize);
+    let count = rows.end - rows.start;
+    let block_rows = (block_bytes / schema.row_bytes()).max(1) as u64;
+    let mut batch = Batch::new(schema, block_rows.min(count) as usize);
     scope(visitor, "rows", |visitor| {
-        for block in 0..rows.div_ceil(block_rows) {
-            let start = live.start + block * block_rows;
-            let keys = start..live.end.min(start + block_rows);
+        for block in 0..count.div_ceil(block_rows) {
+            let start = rows.start + block * block_rows;
+            let keys = start..rows.end.min(start + block_rows);
             let block_len = (keys.end - keys.start) as usize;
             if !visitor.loading() {
                 transfer(keys.clone(), &mut batch);

@@ -26,7 +26,8 @@ impl Writer {
     /// Returns the row's key. When the buffer is full the oldest row goes.
     ///
     /// The row can be drawn when this returns, unless another writer has claimed an earlier key and is still copying; it
-    /// then becomes live together with that one. Cost: two short locks, one copy, and O(log capacity) for its priority.
+    /// then becomes live together with that one. Cost: one copy and a few atomic operations; no lock is taken. Its
+    /// priority is stored by the next draw.
     ///
     /// # Errors
     /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then.
@@ -41,7 +42,7 @@ impl Writer {
 
     /// Inserts `rows` rows: for each field of the schema a slice of `rows` × its `row_bytes` bytes, row after row.
     ///
-    /// Cheaper than as many calls of [`push`](Self::push): the lock is taken once for up to a
+    /// Cheaper than as many calls of [`push`](Self::push): there is one claim for up to a
     /// [reserve](crate::Builder::reserve) of rows. Up to that many rows have keys that follow each other; between
     /// larger pieces those of other writers may come.
     ///
@@ -54,11 +55,9 @@ impl Writer {
         while row < rows {
             let piece = ring.reserve().min((rows - row) as u64);
             let mut claim = ring.claim(piece);
-            for _ in 0..piece {
-                claim.write(row, columns);
-                row += 1;
-            }
+            claim.write(row, columns);
             claim.publish();
+            row += piece as usize;
         }
         Ok(())
     }

@@ -232,10 +232,15 @@ fn states_that_are_not_this_buffers() {
         damaged.remove(path);
         expect(&damaged, &format!("'{path}' is missing"));
     }
-    // Another schema, another capacity, counters and priorities that make no sense.
+    // Another schema, a capacity too small, counters and priorities that make no sense.
     let other = Schema::transition((Dtype::F64, &[2]), (Dtype::I64, &[])).unwrap();
     expect(&state(&Replay::builder(other).capacity(4).build().unwrap()), "'schema' should be obs: f32 [2]");
-    expect(&state(&Replay::builder(schema()).capacity(5).build().unwrap()), "'capacity' should be 4 rows");
+    let larger = Replay::builder(schema()).capacity(5).prioritized(Prioritized::default()).build().unwrap();
+    let x = f32s(&[0.0, 0.0]);
+    for _ in 0..5 {
+        larger.writer().push(&[&x, &[0; 8], &f32s(&[0.0]), &f32s(&[0.0]), &x]).unwrap();
+    }
+    expect(&state(&larger), "5 rows and this buffer room for 4; build one for 5 or more");
     let with = |path: &str, at: usize, value: [u8; 8]| {
         let mut damaged = good.clone();
         let Some(rl_minibatch::Piece::Array { bytes, .. }) = damaged.get_mut(path) else {

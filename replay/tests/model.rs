@@ -209,6 +209,40 @@ fn a_pinned_row_outlives_any_number_of_writers() {
 }
 
 #[test]
+fn a_snapshot_lets_go_of_rows_as_it_goes() {
+    explore(|| {
+        let ring = new_ring(1);
+        insert(&ring, 1);
+        insert(&ring, 1);
+        let writers = [(); 2].map(|()| {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    insert(&ring, 1);
+                }
+            })
+        });
+        let locked = ring.lock();
+        let live = locked.live();
+        let mut pin = locked.pin(live.start);
+        let mut batch = Batch::new(&schema(), 1);
+        for key in live.clone() {
+            pin.read(key, 0, &mut batch.view_mut());
+            let found = ["a", "b", "c"].map(|name| batch.typed::<i64>(name).unwrap()[0]);
+            assert!(is_its_own(key, found), "row {key} holds {found:?}");
+            if key + 1 < live.end {
+                pin.release_before(key + 1);
+            }
+        }
+        drop(pin);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert_eq!(read_all(&ring, is_its_own), 4..6);
+    });
+}
+
+#[test]
 fn a_priority_reaches_its_own_row_or_none() {
     explore(|| {
         let ring = new_ring(1);
