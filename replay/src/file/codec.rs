@@ -95,17 +95,16 @@ pub(super) fn least_stored(codec: Codec, raw: usize) -> usize {
 }
 
 /// Fills `raw` from what was stored for it.
-#[cfg_attr(not(any(feature = "lz4", feature = "zstd")), allow(unused_variables))]
 pub(super) fn decompress(codec: Codec, stored: &[u8], raw: &mut [u8]) -> Result<(), String> {
-    let bytes: usize = match codec {
+    let unpacked: Result<usize, String> = match codec {
         #[cfg(feature = "lz4")]
-        Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw).map_err(|e| e.to_string())?,
+        Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw).map_err(|error| error.to_string()),
         #[cfg(feature = "zstd")]
-        Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, raw).map_err(|e| e.to_string())?,
-        _ => return Err(format!("this build does not know {}", codec.name())),
+        Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, raw).map_err(|error| error.to_string()),
+        _ => Err(format!("this build does not unpack {} bytes of {}", stored.len(), codec.name())),
     };
-    if bytes != raw.len() {
-        return Err(format!("it unpacks to {bytes} bytes where it says {}", raw.len()));
+    match unpacked? {
+        bytes if bytes == raw.len() => Ok(()),
+        bytes => Err(format!("it unpacks to {bytes} bytes where it says {}", raw.len())),
     }
-    Ok(())
 }
