@@ -31,6 +31,7 @@
 mod batch;
 mod dtype;
 mod memory_state;
+mod power;
 mod sampler;
 mod schema;
 mod state;
@@ -42,6 +43,7 @@ mod without_replacement;
 pub use batch::{Batch, BatchError, BatchMut};
 pub use dtype::Dtype;
 pub use memory_state::{MemoryState, Piece};
+pub use power::powers;
 pub use sampler::{Drawn, Priorities, SampleError, Sampler, Updated, check_magnitudes};
 pub use schema::{Field, Schema, SchemaError};
 pub use state::{Element, StateError, StateVisitor, scalar, scope, slice, value};

@@ -1,6 +1,9 @@
 //! Importance weights, made in this one place from the probabilities that a sampler reports.
 
-use crate::Drawn;
+use crate::{Drawn, powers};
+
+/// Weights made at a time.
+const BLOCK: usize = 64;
 
 /// What importance weights are divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +30,11 @@ pub enum WeightNorm {
 pub fn importance_weights(drawn: &Drawn, beta: f64, norm: WeightNorm, out: &mut [f32]) {
     assert_eq!(drawn.probabilities.len(), out.len(), "one weight for each drawn row");
     let rows = drawn.population as f64;
-    let weight = |probability: f64| (rows * probability).powf(-beta);
+    let weight = |probability: f64| {
+        let mut value = [rows * probability];
+        powers(&mut value, -beta);
+        value[0]
+    };
     // The rarest row has the largest weight.
     let rarest_drawn = || drawn.probabilities.iter().copied().fold(f64::INFINITY, f64::min);
     let scale = match norm {
@@ -39,8 +46,16 @@ pub fn importance_weights(drawn: &Drawn, beta: f64, norm: WeightNorm, out: &mut 
         }
         WeightNorm::None => 1.0,
     };
-    for (out, probability) in out.iter_mut().zip(&drawn.probabilities) {
-        *out = (weight(*probability) * scale) as f32;
+    let mut block = [0.0; BLOCK];
+    for (out, probabilities) in out.chunks_mut(BLOCK).zip(drawn.probabilities.chunks(BLOCK)) {
+        let block = &mut block[..out.len()];
+        for (value, probability) in block.iter_mut().zip(probabilities) {
+            *value = rows * probability;
+        }
+        powers(block, -beta);
+        for (out, value) in out.iter_mut().zip(block) {
+            *out = (*value * scale) as f32;
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Copying cells between columns and slots: loops made for the size of a cell.
 
-use memmap2::MmapRaw;
-
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 /// A row's lines that are prefetched; of longer rows the processor fetches the rest by itself once it sees the run.
@@ -9,18 +7,19 @@ const LINES_AHEAD: usize = 8;
 /// From this size on a cell is handed to the system's own copy.
 const LONG_BYTES: usize = 512;
 
-/// Begins to bring the first `bytes` bytes at `offset` into the cache. It is a hint: nothing is read, nothing can fail.
+/// Begins to bring the first of `bytes` bytes at `address` into the cache. It is a hint: nothing is read, nothing can
+/// fail.
 #[inline(always)]
-pub(crate) fn prefetch(memory: &MmapRaw, offset: usize, bytes: usize) {
+pub(crate) fn prefetch(address: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..bytes.div_ceil(LINE_BYTES).min(LINES_AHEAD) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = memory.as_ptr().wrapping_add(offset + line * LINE_BYTES);
+        let address = address.wrapping_add(line * LINE_BYTES);
         // SAFETY: a prefetch of any address is allowed; it never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (memory, offset, bytes);
+    let _ = (address, bytes);
 }
 
 /// Copies the cell at each of `offsets` from `from` on to `cells`, one after the other; each has `bytes` bytes.

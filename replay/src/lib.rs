@@ -102,7 +102,7 @@ mod layout;
 mod mixture;
 mod narrow;
 mod nstep;
-mod powers;
+mod power_sums;
 mod proportional;
 mod rank;
 mod ranking;

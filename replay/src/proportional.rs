@@ -5,7 +5,7 @@ use crate::narrow::Narrow;
 use crate::sum_tree::SumTree;
 use rand::RngExt;
 use rl_minibatch::{
-    Drawn, Priorities, Rng, SampleError, Sampler, StateError, StateVisitor, Updated, scalar, slice,
+    Drawn, Priorities, Rng, SampleError, Sampler, StateError, StateVisitor, Updated, powers, scalar, slice,
 };
 use std::ops::Range;
 
@@ -47,6 +47,8 @@ pub struct Proportional {
     largest: f64,
     /// The rows told of that have a leaf.
     known: Range<u64>,
+    /// Scratch of a batch: masses to be found, or priorities to be set.
+    masses: Vec<f64>,
 }
 
 impl Proportional {
@@ -67,7 +69,15 @@ impl Proportional {
             return Err(ReplayError::NoCapacity);
         }
         let leaves = usize::try_from(capacity).unwrap_or(usize::MAX);
-        Ok(Self { alpha, epsilon, stratified: true, tree: SumTree::new(leaves)?, largest: 1.0, known: 0..0 })
+        Ok(Self {
+            alpha,
+            epsilon,
+            stratified: true,
+            tree: SumTree::new(leaves)?,
+            largest: 1.0,
+            known: 0..0,
+            masses: Vec::new(),
+        })
     }
 
     /// Draws the rows of a batch independently of each other instead of one from each stratum.
@@ -105,31 +115,38 @@ impl Sampler for Proportional {
         if total <= 0.0 {
             return Err(SampleError::NoMass);
         }
+        let mut masses = std::mem::take(&mut self.masses);
         let probability = |key: u64| self.priority(key) / total;
         let narrow = Narrow::new(self.known.clone(), live.clone(), self.capacity(), probability)?;
         drawn.population = live.end - live.start;
         drawn.lowest = None;
         drawn.rows.clear();
         drawn.probabilities.clear();
-        let first_leaf = self.leaf(live.start) as u64;
-        let find = |share: f64| {
-            // `share` may round up to 1; `find` takes that.
-            let leaf = self.tree.find(share * total) as u64;
-            // Of the keys that share the leaf, the one within `capacity` of the oldest live one.
-            let ahead =
-                if leaf >= first_leaf { leaf - first_leaf } else { leaf + self.capacity() - first_leaf };
-            (live.start + ahead, self.tree.get(leaf as usize) / total)
+        let (capacity, first_leaf) = (self.capacity(), self.leaf(live.start) as u64);
+        // Of the keys that share a leaf, the one within `capacity` of the oldest live one.
+        let key_of = |leaf: usize| {
+            let leaf = leaf as u64;
+            live.start + if leaf >= first_leaf { leaf - first_leaf } else { leaf + capacity - first_leaf }
         };
-        for row in 0..count {
+        // A share may round up to 1; the tree takes that.
+        masses.clear();
+        masses.extend((0..count).map(|row| {
             let share = rng.random::<f64>();
-            let share = if self.stratified { (row as f64 + share) / count as f64 } else { share };
-            let (key, probability) = find(share);
-            drawn.rows.push(key);
-            drawn.probabilities.push(probability);
-        }
+            total * if self.stratified { (row as f64 + share) / count as f64 } else { share }
+        }));
+        let per_mass = 1.0 / total;
+        self.tree.find_all(&mut masses, |_, leaf| {
+            drawn.rows.push(key_of(leaf));
+            drawn.probabilities.push(self.tree.get(leaf) * per_mass);
+        });
         if let Some(narrow) = narrow {
-            narrow.settle(drawn, probability, || rng.random(), find);
+            let again = |share: f64| {
+                let leaf = self.tree.find(share * total);
+                (key_of(leaf), self.tree.get(leaf) / total)
+            };
+            narrow.settle(drawn, probability, || rng.random(), again);
         }
+        self.masses = masses;
         Ok(())
     }
 
@@ -168,9 +185,15 @@ impl Sampler for Proportional {
 impl Priorities for Proportional {
     fn inserted(&mut self, rows: Range<u64>) {
         let rows = rows.start.max(rows.end.saturating_sub(self.capacity()))..rows.end;
-        for key in rows.clone() {
-            let leaf = self.leaf(key);
-            self.tree.set(leaf, self.largest);
+        if !rows.is_empty() {
+            // At most once around the ring, so in one or two runs.
+            let (first, last) = (self.leaf(rows.start), self.leaf(rows.end - 1));
+            if first <= last {
+                self.tree.fill(first..last + 1, self.largest);
+            } else {
+                self.tree.fill(first..self.tree.leaves(), self.largest);
+                self.tree.fill(0..last + 1, self.largest);
+            }
         }
         let first = if self.known.is_empty() { rows.start } else { self.known.start };
         self.known = first.max(rows.end.saturating_sub(self.capacity()))..rows.end;
@@ -184,18 +207,18 @@ impl Priorities for Proportional {
         if let Some(position) = magnitudes.iter().position(bad) {
             return Err(SampleError::Priority { row: rows[position], position, value: magnitudes[position] });
         }
-        let mut updated = Updated::default();
-        for (&key, &magnitude) in rows.iter().zip(magnitudes) {
-            if !live.contains(&key) {
-                updated.stale += 1;
-                continue;
-            }
-            let priority = (f64::from(magnitude) + self.epsilon).powf(self.alpha);
-            let leaf = self.leaf(key);
-            self.tree.set(leaf, priority);
-            self.largest = self.largest.max(priority);
-            updated.applied += 1;
-        }
+        self.masses.clear();
+        self.masses.extend(magnitudes.iter().map(|magnitude| f64::from(*magnitude) + self.epsilon));
+        powers(&mut self.masses, self.alpha);
+        let (capacity, largest) = (self.capacity(), &mut self.largest);
+        let mut applied = 0;
+        let live_ones = rows.iter().zip(&self.masses).filter(|(key, _)| live.contains(key));
+        self.tree.set_all(live_ones.map(|(key, priority)| {
+            applied += 1;
+            *largest = largest.max(*priority);
+            ((key % capacity) as usize, *priority)
+        }));
+        let updated = Updated { applied, stale: rows.len() - applied };
         Ok(updated)
     }
 }

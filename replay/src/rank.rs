@@ -2,7 +2,7 @@
 
 use crate::ReplayError;
 use crate::narrow::{Narrow, in_ring_from};
-use crate::powers::PowerSums;
+use crate::power_sums::PowerSums;
 use crate::ranking::Ranking;
 use rand::RngExt;
 use rl_minibatch::{

@@ -273,7 +273,7 @@ impl Pin<'_> {
                 let slot = first_slot + (key - pinned.start);
                 let slot = if slot < slots { slot } else { slot - slots };
                 *offset = slot as usize * stride;
-                prefetch(&ring.memory, *offset, stride);
+                prefetch(ring.memory.as_ptr().wrapping_add(*offset), stride);
                 rows += 1;
             }
             rows

@@ -1,9 +1,13 @@
 //! Prefix sums over many weights, of which any may change: O(log₁₆ n) to change one or to find one.
 
 use crate::ReplayError;
+use crate::copy::prefetch;
+use std::ops::Range;
 
 /// Children of a node.
 const WIDTH: usize = 16;
+/// Walks down the tree that go together.
+const LOCKSTEP: usize = 16;
 
 /// Weights at the leaves, and above them the sum of every 16 nodes of the level below.
 ///
@@ -14,6 +18,8 @@ pub(crate) struct SumTree {
     leaves: usize,
     /// Level 0 holds the leaves, the last level at most `WIDTH` nodes; each is filled up with zeros to whole groups.
     levels: Vec<Box<[f64]>>,
+    /// Scratch: the nodes of a level whose sums change.
+    touched: Vec<usize>,
 }
 
 impl SumTree {
@@ -34,7 +40,7 @@ impl SumTree {
                 })?;
             levels.push(level);
             if nodes <= WIDTH {
-                return Ok(Self { leaves, levels });
+                return Ok(Self { leaves, levels, touched: Vec::new() });
             }
             nodes = nodes.div_ceil(WIDTH);
         }
@@ -47,7 +53,7 @@ impl SumTree {
 
     /// The sum of all weights.
     pub(crate) fn total(&self) -> f64 {
-        sum(self.levels.last().expect("a tree has a level"))
+        sum(group(self.levels.last().expect("a tree has a level"), 0))
     }
 
     /// The weight at `leaf`.
@@ -57,13 +63,43 @@ impl SumTree {
 
     /// Sets one weight, finite and at least 0, and the sums above it.
     pub(crate) fn set(&mut self, leaf: usize, weight: f64) {
-        debug_assert!(leaf < self.leaves && weight.is_finite() && weight >= 0.0);
-        self.levels[0][leaf] = weight;
-        let mut node = leaf;
+        self.set_all(std::iter::once((leaf, weight)));
+    }
+
+    /// Sets weights, each finite and at least 0; of a leaf that comes more than once the last wins. Then the sums above
+    /// them, level by level: leaves next to each other share most of that work.
+    pub(crate) fn set_all(&mut self, weights: impl Iterator<Item = (usize, f64)>) {
+        let Self { leaves, levels, touched } = self;
+        touched.clear();
+        for (leaf, weight) in weights {
+            debug_assert!(leaf < *leaves && weight.is_finite() && weight >= 0.0);
+            levels[0][leaf] = weight;
+            touched.push(leaf);
+        }
+        for level in 1..levels.len() {
+            let (below, above) = levels.split_at_mut(level);
+            let (below, above) = (&below[level - 1], &mut above[0]);
+            touched.iter_mut().for_each(|node| *node /= WIDTH);
+            touched.dedup();
+            for &node in touched.iter() {
+                above[node] = sum(group(below, node * WIDTH));
+            }
+        }
+    }
+
+    /// Sets the weights of leaves that follow each other.
+    pub(crate) fn fill(&mut self, leaves: Range<usize>, weight: f64) {
+        if leaves.is_empty() {
+            return;
+        }
+        self.levels[0][leaves.clone()].fill(weight);
+        let (mut first, mut last) = (leaves.start, leaves.end - 1);
         for level in 1..self.levels.len() {
-            node /= WIDTH;
             let (below, above) = self.levels.split_at_mut(level);
-            above[0][node] = sum(&below[level - 1][node * WIDTH..][..WIDTH]);
+            (first, last) = (first / WIDTH, last / WIDTH);
+            for (node, above) in (first..=last).zip(&mut above[0][first..]) {
+                *above = sum(group(&below[level - 1], node * WIDTH));
+            }
         }
     }
 
@@ -71,27 +107,36 @@ impl SumTree {
     ///
     /// A leaf of weight 0 is never found, whatever rounding does to `mass`: where it runs over the end of a group, the
     /// last leaf there with a weight is taken. The total must be above 0, and `mass` in 0..total.
-    pub(crate) fn find(&self, mut mass: f64) -> usize {
-        let mut node = 0;
-        for (height, level) in self.levels.iter().enumerate().rev() {
-            let first = if height + 1 == self.levels.len() { 0 } else { node * WIDTH };
-            let group = &level[first..][..WIDTH];
-            let (mut chosen, mut before, mut prefix) = (None, 0.0, 0.0);
-            for (child, weight) in group.iter().enumerate() {
-                if *weight > 0.0 {
-                    chosen = Some(child);
-                    before = prefix;
-                    prefix += weight;
-                    if mass < prefix {
-                        break;
+    pub(crate) fn find(&self, mass: f64) -> usize {
+        let mut leaf = 0;
+        self.find_all(&mut [mass], |_, found| leaf = found);
+        leaf
+    }
+
+    /// Finds the leaf of each of `masses`, which are overwritten, and tells `found` its place and the leaf, in order.
+    ///
+    /// A few walks go down level by level together, so that their cache misses overlap.
+    pub(crate) fn find_all(&self, masses: &mut [f64], mut found: impl FnMut(usize, usize)) {
+        for (block, masses) in masses.chunks_mut(LOCKSTEP).enumerate() {
+            let mut nodes = [0; LOCKSTEP];
+            let nodes = &mut nodes[..masses.len()];
+            for (height, level) in self.levels.iter().enumerate().rev() {
+                let below = height.checked_sub(1).map(|below| &self.levels[below]);
+                for (node, mass) in nodes.iter_mut().zip(masses.iter_mut()) {
+                    let first = *node * WIDTH;
+                    let (child, rest) = pick(group(level, first), *mass);
+                    *node = first + child;
+                    *mass = rest;
+                    if let Some(below) = below {
+                        let next = below.as_ptr().wrapping_add(*node * WIDTH);
+                        prefetch(next.cast(), WIDTH * size_of::<f64>());
                     }
                 }
             }
-            // A group whose sum is above 0 has a child above 0, and only such groups are entered.
-            node = first + chosen.expect("the total is above 0");
-            mass -= before;
+            for (place, &leaf) in nodes.iter().enumerate() {
+                found(block * LOCKSTEP + place, leaf);
+            }
         }
-        node
     }
 
     /// All weights, to be read or overwritten as a whole; [`rebuild`](Self::rebuild) must follow a change.
@@ -104,22 +149,65 @@ impl SumTree {
     pub(crate) fn rebuild(&mut self) {
         for level in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(level);
-            for (group, node) in below[level - 1].chunks(WIDTH).zip(above[0].iter_mut()) {
+            for (group, node) in below[level - 1].as_chunks().0.iter().zip(above[0].iter_mut()) {
                 *node = sum(group);
             }
         }
     }
 }
 
-/// The sum of a group, in four running sums, so that one addition need not wait for the one before it.
-fn sum(group: &[f64]) -> f64 {
-    let mut lanes = [0.0; 4];
-    for part in group.chunks_exact(4) {
-        for (lane, weight) in lanes.iter_mut().zip(part) {
-            *lane += weight;
+#[inline(always)]
+fn group(level: &[f64], first: usize) -> &[f64; WIDTH] {
+    level[first..].first_chunk().expect("levels are filled up to whole groups")
+}
+
+/// The sum of a group, by quarters, so that one addition need not wait for the one before it.
+#[inline(always)]
+fn sum(group: &[f64; WIDTH]) -> f64 {
+    let [a, b, c, d] = quarters(group);
+    (a + b) + (c + d)
+}
+
+#[inline(always)]
+fn quarters(group: &[f64; WIDTH]) -> [f64; 4] {
+    let (quarters, _) = group.as_chunks::<4>();
+    [0, 1, 2, 3].map(|i: usize| {
+        let [a, b, c, d] = quarters[i];
+        (a + b) + (c + d)
+    })
+}
+
+/// The child in whose share `mass` lies, and what is left of `mass` there: first the quarter, then the child in it.
+#[inline(always)]
+fn pick(group: &[f64; WIDTH], mass: f64) -> (usize, f64) {
+    let (quarter, rest) = pick_of_four(quarters(group), mass);
+    let (within, rest) = pick_of_four(group.as_chunks::<4>().0[quarter], rest);
+    let child = quarter * 4 + within;
+    if group[child] > 0.0 { (child, rest) } else { pick_weighted(group, mass) }
+}
+
+/// Without a branch, for it would be foretold wrong most of the time. The last one if `mass` exceeds the sum.
+#[inline(always)]
+fn pick_of_four([a, b, c, _]: [f64; 4], mass: f64) -> (usize, f64) {
+    let (ab, abc) = (a + b, a + b + c);
+    let chosen = usize::from(mass >= a) + usize::from(mass >= ab) + usize::from(mass >= abc);
+    (chosen, mass - [0.0, a, ab, abc][chosen])
+}
+
+/// Where rounding led to a child without weight: the first child whose prefix sum exceeds `mass`, or the last that has a
+/// weight. A group whose sum is above 0 has one, and only such groups are entered.
+#[cold]
+fn pick_weighted(group: &[f64; WIDTH], mass: f64) -> (usize, f64) {
+    let (mut chosen, mut before, mut prefix) = (None, 0.0, 0.0);
+    for (child, weight) in group.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        chosen = Some(child);
+        before = prefix;
+        prefix += weight;
+        if mass < prefix {
+            break;
         }
     }
-    (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+    (chosen.expect("the total is above 0"), mass - before)
 }
 
 #[cfg(test)]
