@@ -26,6 +26,7 @@ pub enum Dtype {
 
 impl Dtype {
     /// Bytes of one element.
+    #[inline]
     pub const fn size_bytes(self) -> usize {
         match self {
             Dtype::Bool | Dtype::U8 => 1,
@@ -37,7 +38,9 @@ impl Dtype {
 
     /// The position in `bytes` (a whole number of elements) of the first NaN or infinity, counted in elements.
     /// `None` for integer types, which cannot hold one.
+    #[inline]
     pub fn first_non_finite(self, bytes: &[u8]) -> Option<usize> {
+        #[inline(always)]
         fn scan<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> Option<usize> {
             bytes.as_chunks::<N>().0.iter().position(|element| !finite(*element))
         }

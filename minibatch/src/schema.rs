@@ -2,6 +2,7 @@
 
 use crate::Dtype;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One column: a name, an element type, and the shape that each row has in it (empty for a scalar).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,22 +22,36 @@ impl Field {
     }
 
     /// Elements in one row: the product of the shape, 1 for a scalar.
+    #[inline]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
     /// Bytes of one row.
+    #[inline]
     pub fn row_bytes(&self) -> usize {
         self.elements() * self.dtype.size_bytes()
     }
 }
 
 /// The fields of a row, in order. A row travels as one byte slice a field, in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Cloning is cheap, and so is comparing with a clone: both share the fields.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Field>", into = "Vec<Field>")]
 pub struct Schema {
-    fields: Vec<Field>,
+    fields: Arc<[Field]>,
+    row_bytes: usize,
 }
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        // A writer asks this for every row.
+        Arc::ptr_eq(&self.fields, &other.fields) || self.fields == other.fields
+    }
+}
+
+impl Eq for Schema {}
 
 impl Schema {
     /// A schema of `fields`.
@@ -60,7 +75,7 @@ impl Schema {
                 return Err(SchemaError::NoBytes { name: field.name.clone(), shape: field.shape.clone() });
             }
         }
-        Ok(Self { fields })
+        Ok(Self { fields: fields.into(), row_bytes: total })
     }
 
     /// The row of one (possibly n-step) transition, in the order `obs`, `action`, `reward`, `discount`, `next_obs`.
@@ -82,6 +97,7 @@ impl Schema {
     }
 
     /// The fields, in the order in which a row's slices are given.
+    #[inline]
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
@@ -93,7 +109,7 @@ impl Schema {
 
     /// Bytes of one row, all fields together, without padding.
     pub fn row_bytes(&self) -> usize {
-        self.fields.iter().map(Field::row_bytes).sum()
+        self.row_bytes
     }
 }
 
@@ -107,7 +123,7 @@ impl TryFrom<Vec<Field>> for Schema {
 
 impl From<Schema> for Vec<Field> {
     fn from(schema: Schema) -> Self {
-        schema.fields
+        schema.fields.to_vec()
     }
 }
 

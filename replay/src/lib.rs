@@ -91,6 +91,8 @@
 mod buffer;
 mod combined;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod copy;
 mod episode;
 mod episode_index;

@@ -120,7 +120,7 @@ impl NStep {
             let discount = (bootstrap as f32).to_ne_bytes();
             let (obs, action) = (self.obs_of(row), self.action_of(row));
             // Everything that could be refused has been checked, so either all rows go in or none.
-            writer.push(&[obs, action, &reward, &discount, step.next_obs])?;
+            writer.push_checked(&[obs, action, &reward, &discount, step.next_obs]);
         }
         if ended {
             self.open = 0;

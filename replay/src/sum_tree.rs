@@ -62,6 +62,7 @@ impl SumTree {
     }
 
     /// Sets one weight, finite and at least 0, and the sums above it.
+    #[cfg(test)]
     pub(crate) fn set(&mut self, leaf: usize, weight: f64) {
         self.set_all(std::iter::once((leaf, weight)));
     }

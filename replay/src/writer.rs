@@ -33,11 +33,16 @@ impl Writer {
     /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then.
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         check_rows(self.schema(), 1, row)?;
+        Ok(self.push_checked(row))
+    }
+
+    /// As [`push`](Self::push), for a row that has been checked.
+    pub(crate) fn push_checked(&mut self, row: &[&[u8]]) -> Key {
         let mut claim = self.replay.shared.ring.claim(1);
         let key = claim.keys().start;
         claim.write(0, row);
         claim.publish();
-        Ok(key)
+        key
     }
 
     /// Inserts `rows` rows: for each field of the schema a slice of `rows` × its `row_bytes` bytes, row after row.
