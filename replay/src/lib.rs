@@ -84,6 +84,8 @@
 
 mod buffer;
 mod control;
+#[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
+pub mod data;
 mod error;
 mod layout;
 mod nstep;
