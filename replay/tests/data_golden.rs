@@ -166,7 +166,9 @@ fn what_is_not_read_is_named() {
         let text = message(x(name), false);
         assert!(text.contains(words) && text.contains("odd.npz") && text.contains(name), "{text}");
     }
-    for (name, words) in [("holes", "null"), ("ragged", "any length"), ("words", "Utf8"), ("action2", "has no")] {
+    for (name, words) in
+        [("holes", "null"), ("ragged", "any length"), ("words", "Utf8"), ("action2", "has no")]
+    {
         let text = message(x(name), true);
         assert!(text.contains(words) && text.contains("rows.arrow") && text.contains(name), "{text}");
     }
@@ -199,7 +201,13 @@ enum NextObs {
 }
 
 /// The rows that `steps` make, by the definition of n-step returns and nothing else.
-fn folded(steps: &[Taken], n: usize, gamma: f64, obs: impl Fn(NextObs) -> Vec<u8>, action: impl Fn(usize) -> Vec<u8>) -> Vec<Vec<Vec<u8>>> {
+fn folded(
+    steps: &[Taken],
+    n: usize,
+    gamma: f64,
+    obs: impl Fn(NextObs) -> Vec<u8>,
+    action: impl Fn(usize) -> Vec<u8>,
+) -> Vec<Vec<Vec<u8>>> {
     let row = |first: usize| {
         let mut last = first;
         while last - first + 1 < n && !steps[last].ended {
@@ -245,7 +253,12 @@ fn steps_of_d4rl_become_rows() {
     for n in 1..=5 {
         // 4 steps and terminal, 3 and cut, 2 and the end. What followed rows 6 and 8 is not in the file without next_observations.
         let plain: Vec<Taken> = [0, 1, 2, 3, 4, 5, 7]
-            .map(|row| Taken { row, next: NextObs::Row(row + 1), terminated: row == 3, ended: [3, 5, 7].contains(&row) })
+            .map(|row| Taken {
+                row,
+                next: NextObs::Row(row + 1),
+                terminated: row == 3,
+                ended: [3, 5, 7].contains(&row),
+            })
             .into();
         let full: Vec<Taken> = (0..9)
             .map(|row| Taken {

@@ -276,7 +276,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(pairs, 41);
+        assert_eq!(pairs, 44);
     }
 
     #[test]

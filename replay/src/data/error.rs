@@ -126,3 +126,11 @@ pub enum DataError {
         source: ReplayError,
     },
 }
+
+impl DataError {
+    /// [`Damaged`](Self::Damaged), the reason on one line, whatever library it comes from.
+    pub(super) fn damaged(file: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        DataError::Damaged { file: file.into(), why }
+    }
+}

@@ -79,28 +79,33 @@ fn column(field: &Field) -> Result<(Stored, Vec<usize>, bool), String> {
         other => return Err(format!("is of type {other}, and not of numbers or bools")),
     };
     let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim)).ok_or("is too large")?;
-    let tensor = field.metadata().get(EXTENSION).filter(|name| *name == TENSOR);
-    match tensor.and(field.metadata().get(EXTENSION_METADATA)).and_then(|text| tensor_shape(text)) {
-        Some(told) if told.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim)) == Some(elements) => {
-            Ok((stored, told, false))
-        }
-        Some(told) => Err(format!("claims the shape {told:?} for {elements} elements")),
-        None => {
-            let is_flat = shape.len() == 1;
-            Ok((stored, shape, is_flat))
-        }
+    if field.metadata().get(EXTENSION).is_none_or(|name| name != TENSOR) {
+        let is_flat = shape.len() == 1;
+        return Ok((stored, shape, is_flat));
     }
+    let told = field.metadata().get(EXTENSION_METADATA).ok_or("is a tensor without a shape")?;
+    let told = tensor_shape(told)?;
+    if told.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim)) != Some(elements) {
+        return Err(format!("claims the shape {told:?} for {elements} elements"));
+    }
+    Ok((stored, told, false))
 }
 
-/// The shape in a tensor's metadata, `{"shape":[2,3]}`. A permutation, which PyArrow writes for arrays in another order than C's,
-/// is not understood: `None`, and the column is a flat list.
-fn tensor_shape(text: &str) -> Option<Vec<usize>> {
-    if text.contains("permutation") {
-        return None;
+/// The shape in a tensor's metadata, `{"shape":[2,3]}`, with `"permutation":[0,1]` if its writer likes.
+fn tensor_shape(text: &str) -> Result<Vec<usize>, String> {
+    let list = |key: &str| {
+        let (_, after) = text.split_once(key)?;
+        let inside = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('[')?.split_once(']')?.0;
+        inside.split(',').map(|dim| dim.trim().parse::<usize>().ok()).collect::<Option<Vec<_>>>()
+    };
+    let shape = list("\"shape\"").ok_or_else(|| format!("is a tensor without a shape ({text})"))?;
+    match list("\"permutation\"") {
+        Some(order) if !order.iter().copied().eq(0..shape.len()) => {
+            Err("is a tensor whose dimensions are in another order; make it contiguous before it is written"
+                .into())
+        }
+        _ => Ok(shape),
     }
-    let (_, after) = text.split_once("\"shape\"")?;
-    let inside = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('[')?.split_once(']')?.0;
-    inside.split(',').map(|dim| dim.trim().parse().ok()).collect()
 }
 
 /// Appends the elements of the column at `place`, which comes as the field `at` of `batch`, as native bytes.

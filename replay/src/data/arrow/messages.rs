@@ -57,6 +57,16 @@ impl<'a> Messages<'a> {
             left -= PADDED_MAGIC;
         }
         reader.seek(SeekFrom::Start(length - left)).map_err(refused)?;
+        // Some writers pad with zeros to where they like messages to begin.
+        while is_file && left >= 4 {
+            let mut word = [0u8; 4];
+            reader.read_exact(&mut word).map_err(refused)?;
+            if word != [0; 4] {
+                reader.seek(SeekFrom::Start(length - left)).map_err(refused)?;
+                break;
+            }
+            left -= 4;
+        }
         Ok(Self { reader, file, left })
     }
 
@@ -121,7 +131,7 @@ impl<'a> Messages<'a> {
     }
 
     pub(super) fn damaged(&self, why: String) -> DataError {
-        DataError::Damaged { file: self.file.clone(), why }
+        DataError::damaged(&self.file, why)
     }
 
     fn word(&mut self) -> Result<u32, DataError> {

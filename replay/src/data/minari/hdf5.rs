@@ -69,7 +69,7 @@ impl Main {
 
 fn refused(file: &str, column: &str, error: Error) -> DataError {
     let place = if column.is_empty() { String::new() } else { format!("'{column}': ") };
-    DataError::Damaged { file: file.to_string(), why: format!("{place}{error}") }
+    DataError::damaged(file, format!("{place}{error}"))
 }
 
 /// An episode.

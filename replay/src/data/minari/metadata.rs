@@ -32,7 +32,7 @@ impl Metadata {
             .map_err(|source| DataError::Io { file: file.clone(), source })?
             .take(MAX_BYTES);
         reader.read_to_string(&mut text).map_err(|source| DataError::Io { file: file.clone(), source })?;
-        let damaged = |why: String| DataError::Damaged { file: file.clone(), why };
+        let damaged = |why: String| DataError::damaged(&file, why);
         let value: Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         let format = value["data_format"].as_str().unwrap_or("hdf5").to_string();
         // A space is JSON within a string.

@@ -84,7 +84,7 @@ impl Npz {
 
     fn of(bytes: Bytes) -> Result<Self, DataError> {
         let file = bytes.name();
-        let damaged = |why: String| DataError::Damaged { file: file.clone(), why };
+        let damaged = |why: String| DataError::damaged(&file, why);
         let mut archive = archive(&bytes)?;
         let (mut columns, mut arrays, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for position in 0..archive.len() {
@@ -133,7 +133,7 @@ impl Npz {
 
 fn archive(bytes: &Bytes) -> Result<ZipArchive<Box<dyn ReadSeek + '_>>, DataError> {
     let (reader, _) = bytes.open()?;
-    ZipArchive::new(reader).map_err(|error| DataError::Damaged { file: bytes.name(), why: error.to_string() })
+    ZipArchive::new(reader).map_err(|error| DataError::damaged(bytes.name(), error))
 }
 
 impl Source for Npz {
@@ -166,9 +166,8 @@ impl Source for Npz {
         }
 
         // The arrays lie one behind the other, so each is read through a reader of its own.
-        let damaged = |column: &Wanted, why: String| DataError::Damaged {
-            file: file.clone(),
-            why: format!("array '{}': {why}", column.name),
+        let damaged = |column: &Wanted, why: String| {
+            DataError::damaged(&file, format!("array '{}': {why}", column.name))
         };
         let mut archives = Vec::with_capacity(wanted.len());
         for _ in wanted {

@@ -6,7 +6,7 @@ use crate::Dtype;
 use crate::Replay;
 use crate::data::rows::with_live;
 use crate::data::{DataError, Stored, file};
-use std::io::{Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -51,7 +51,7 @@ fn write_as(
     name: &str,
 ) -> Result<u64, DataError> {
     let refused = |source| DataError::Io { file: name.to_string(), source };
-    let mut archive = ZipWriter::new(out);
+    let mut archive = ZipWriter::new(Silenced { out, failed: false });
     with_live(replay, name, |live| {
         for (position, field) in replay.schema().fields().iter().enumerate() {
             let (stored, suffix) = match field.dtype {
@@ -87,4 +87,39 @@ fn write_as(
         archive.finish().map_err(|error| refused(error.into()))?;
         Ok(rows)
     })
+}
+
+/// After its first error, takes everything and does nothing: a `ZipWriter` that is dropped tries once more to end its archive,
+/// and would complain on standard error.
+struct Silenced<W> {
+    out: W,
+    failed: bool,
+}
+
+impl<W> Silenced<W> {
+    fn attempt<T>(&mut self, otherwise: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Ok(otherwise);
+        }
+        let result = act(&mut self.out);
+        // One that was interrupted is tried again by whoever called.
+        self.failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl<W: Write> Write for Silenced<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.attempt(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt((), W::flush)
+    }
+}
+
+impl<W: Seek> Seek for Silenced<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.attempt(0, |out| out.seek(to))
+    }
 }
