@@ -1,11 +1,11 @@
 //! Learning from data that somebody else has gathered, without an environment, a framework or libtorch.
 //!
-//! `cargo run --release -p rl-replay --features npz,minari --example offline` has a random walker gather steps in a maze and
-//! writes them to an `.npz` file; then a learner that has only the file finds the way out, by Q-learning.
+//! `cargo run --release -p rl-replay --features npz,minari --example offline` has a random walker gather steps in a
+//! maze and writes them to an `.npz` file; then a learner that has only the file finds the way out, by Q-learning.
 //!
 //! `... --example offline -- D4RL/pointmaze/umaze-v2 desired_goal observation` reads a Minari data set (one that was
-//! downloaded, or a folder; after it the entries to take if its observations are a dictionary) and tells the value of the
-//! policy that gathered it, as a linear function of the observation, by least-squares temporal differences.
+//! downloaded, or a folder; after it the entries to take if its observations are a dictionary) and tells the value of
+//! the policy that gathered it, as a linear function of the observation, by least-squares temporal differences.
 
 use rand::{RngExt, SeedableRng};
 use rl_replay::data::minari::Minari;
@@ -113,9 +113,13 @@ fn learn(file: &Path) -> Result<(), Box<dyn Error>> {
     if found { Ok(()) } else { Err("the goal was not found".into()) }
 }
 
-/// V(s) = w·[s, 1] of the policy that gathered the data: the w that solves
-/// Σ φ(s)·(φ(s) − discount·φ(s′))ᵀ w = Σ φ(s)·reward (Bradtke and Barto 1996, *Linear Least-Squares Algorithms for Temporal
-/// Difference Learning*, equation 12).
+/// V(s) = w·[s, 1] of the policy that gathered the data, where w solves
+///
+/// ```text
+///   (ε·I + Σ φ(s)·(φ(s) − discount·φ(s′))ᵀ) w = Σ φ(s)·reward        φ(s) = [s, 1]
+/// ```
+///
+/// (least-squares temporal differences: Bradtke and Barto 1996; Sutton and Barto 2018, §9.8).
 fn value_of(name: &str, keys: Vec<String>) -> Result<(), Box<dyn Error>> {
     let data = if Path::new(name).is_dir() { Minari::open(name) } else { Minari::local(name) }?;
     let data = data.observations(keys);

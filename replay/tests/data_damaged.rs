@@ -1,8 +1,9 @@
-//! Damaged files are refused, whatever is wrong with them: golden files with bytes changed, cut out, put in and cut off, by a seeded
-//! generator. An import of one either ends with an error and leaves the buffer as it was, or is one of a file that is whole by luck.
+//! Damaged files are refused, whatever is wrong with them: golden files with bytes changed, cut out, put in and cut
+//! off, by a seeded generator. An import of one either ends with an error and leaves the buffer as it was, or is one
+//! of a file that is whole by luck.
 //!
-//! `RL_REPLAY_FUZZ_SECONDS=600 cargo test --release -p rl-replay --features npz,arrow,minari --test data_damaged` goes on for so long, from a seed of
-//! the clock's, which it prints.
+//! `RL_REPLAY_FUZZ_SECONDS=600 cargo test --release -p rl-replay --features npz,arrow,minari --test data_damaged`
+//! goes on for so long, from a seed of the clock's, which it prints.
 
 use rand::{RngExt, SeedableRng};
 use rl_replay::data::arrow::Arrow;

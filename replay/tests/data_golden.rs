@@ -1,5 +1,5 @@
-//! Files that NumPy, PyArrow and Minari have written (`tests/golden/data.py`, through `make golden`) are read value for value, and
-//! what is exported is byte for byte what that script has read with NumPy and PyArrow.
+//! Files that NumPy, PyArrow and Minari have written (`tests/golden/data.py`, through `make golden`) are read value
+//! for value, and what is exported is byte for byte what that script has read with NumPy and PyArrow.
 
 use rl_replay::data::arrow::{self, Arrow};
 use rl_replay::data::minari::Minari;
@@ -251,7 +251,8 @@ fn steps_of_d4rl_become_rows() {
     let schema = Schema::transition((Dtype::F32, &[3]), (Dtype::F32, &[2])).unwrap();
     // γ is a power of two, so that every sum is exact in whatever order.
     for n in 1..=5 {
-        // 4 steps and terminal, 3 and cut, 2 and the end. What followed rows 6 and 8 is not in the file without next_observations.
+        // 4 steps and terminal, 3 and cut, 2 and the end. What followed rows 6 and 8 is not in the file without
+        // next_observations.
         let plain: Vec<Taken> = [0, 1, 2, 3, 4, 5, 7]
             .map(|row| Taken {
                 row,

@@ -96,9 +96,9 @@ pub enum Cast {
     /// Only where every value of the one type is a value of the other: u8 → i64, f32 → f64. Anything else is refused.
     #[default]
     Widen,
-    /// Any type to any other, value by value. To a float: the nearest one, f64 → f32 for instance; a finite value that
-    /// would become infinite is refused. To an integer: a value that is whole and in range; others are refused. To a bool: 0
-    /// and 1.
+    /// Any type to any other, value by value. To a float: the nearest one, f64 → f32 for instance; a finite value
+    /// that would become infinite is refused. To an integer: a value that is whole and in range; others are refused.
+    /// To a bool: 0 and 1.
     Round,
 }
 
@@ -109,8 +109,8 @@ impl Cast {
     }
 }
 
-/// Appends to `out` the elements in `from`, native bytes of `stored`, as native bytes of `to`. On a value that `to` does
-/// not have it stops with that element's position.
+/// Appends to `out` the elements in `from`, native bytes of `stored`, as native bytes of `to`. On a value that `to`
+/// does not have it stops with that element's position.
 pub(super) fn convert(stored: Stored, from: &[u8], to: Dtype, out: &mut Vec<u8>) -> Result<(), usize> {
     if stored.is(to) && stored != Stored::Bool {
         out.extend_from_slice(from);

@@ -3,8 +3,8 @@
 use super::Stored;
 use crate::{Dtype, ReplayError};
 
-/// Why data was not imported or exported. After a failed import the buffer is as it was; a failed export leaves no file, and
-/// an older one of that name as it was.
+/// Why data was not imported or exported. After a failed import the buffer is as it was; a failed export leaves no
+/// file, and an older one of that name as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The system refused to read or write.

@@ -7,7 +7,8 @@ use crate::{Batch, Dtype, Field, Key, Pinned, Replay, ReplayError, SampleError, 
 /// One column of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name. Of a column inside another (an Arrow struct, a Minari dictionary) the names on the way, with `/` between.
+    /// Its name. Of a column inside another (an Arrow struct, a Minari dictionary) the names on the way, with `/`
+    /// between.
     pub name: String,
     /// Its element type in the file.
     pub stored: Stored,

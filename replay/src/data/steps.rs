@@ -27,13 +27,13 @@ pub struct StepNames {
     pub action: String,
     /// Rewards that followed; they are rounded to f32, which a buffer's rewards are.
     pub reward: String,
-    /// Observations that followed. Without this column the next row's observation is taken, and of an episode that was cut
-    /// short the last step is left out, since what followed it is not there.
+    /// Observations that followed. Without this column the next row's observation is taken, and of an episode that
+    /// was cut short the last step is left out, since what followed it is not there.
     pub next_obs: Option<String>,
     /// Whether the episode ended in a terminal state.
     pub terminated: String,
-    /// Whether it was cut short. Without this column, but with `next_obs`, an episode counts as cut where the next row's
-    /// observation is not the one that followed.
+    /// Whether it was cut short. Without this column, but with `next_obs`, an episode counts as cut where the next
+    /// row's observation is not the one that followed.
     pub truncated: Option<String>,
 }
 

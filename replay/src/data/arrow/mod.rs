@@ -1,8 +1,8 @@
 //! Arrow IPC: files (`.arrow`, Feather version 2) and streams (`.arrows`).
 //!
-//! A field of a scalar is a column of its type. A shaped one is a `FixedSizeList`, of rank 2 and more with the metadata
-//! that make it a `arrow.fixed_shape_tensor`, so that PyArrow's `to_numpy_ndarray` has the shape. Arrow has no bfloat16: such
-//! a column is uint16 with the same bits, and the field's metadata `rl_replay.dtype` is `bf16`.
+//! A field of a scalar is a column of its type. A shaped one is a `FixedSizeList`, of rank 2 and more with the
+//! metadata that make it a `arrow.fixed_shape_tensor`, so that PyArrow's `to_numpy_ndarray` has the shape. Arrow has
+//! no bfloat16: such a column is uint16 with the same bits, and the field's metadata `rl_replay.dtype` is `bf16`.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +27,8 @@ mod write;
 pub use read::Arrow;
 pub use write::{export, write_file, write_stream};
 
-/// The metadata keys of extension types, and the type of tensors (Arrow's columnar format, *Canonical Extension Types*).
+/// The metadata keys of extension types, and the type of tensors (Arrow's columnar format, *Canonical Extension
+/// Types*).
 const EXTENSION: &str = "ARROW:extension:name";
 const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
 const TENSOR: &str = "arrow.fixed_shape_tensor";

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 /// An Arrow IPC file or stream whose schema has been read; which of the two, its first bytes tell.
 ///
-/// Columns of numbers, bools, lists of one length of them (nested or not), and tensors can be read; those inside structs too, under
-/// names like `observations/desired_goal`. Others are passed over, and named when they are asked for. Compressed batches are not
-/// read, and neither are nulls. A record batch at a time is in memory.
+/// Columns of numbers, bools, lists of one length of them (nested or not), and tensors can be read; those inside
+/// structs too, under names like `observations/desired_goal`. Others are passed over, and named when they are asked
+/// for. Compressed batches are not read, and neither are nulls. A record batch at a time is in memory.
 #[derive(Clone, Debug)]
 pub struct Arrow {
     bytes: Bytes,
@@ -49,7 +49,8 @@ impl Arrow {
         &self.columns.columns
     }
 
-    /// A schema with a field for each column, of the type nearest to its own: for files of rows. (One of steps is made by
+    /// A schema with a field for each column, of the type nearest to its own: for files of rows. (One of steps is
+    /// made by
     /// [`Schema::transition`].)
     ///
     /// # Errors
@@ -58,9 +59,9 @@ impl Arrow {
         rows::schema_of(&self.file(), self.columns())
     }
 
-    /// Inserts all rows: for each field of the buffer's schema the column of its name. A list may fill a field of any shape
-    /// with as many elements; a tensor has to have the field's shape. Columns without a field are passed over. Returns how
-    /// many rows. The file is read twice; see the [module](crate::data).
+    /// Inserts all rows: for each field of the buffer's schema the column of its name. A list may fill a field of any
+    /// shape with as many elements; a tensor has to have the field's shape. Columns without a field are passed over.
+    /// Returns how many rows. The file is read twice; see the [module](crate::data).
     ///
     /// # Errors
     /// A [`DataError`] that names the file and the column; the buffer is then as it was.
@@ -68,11 +69,13 @@ impl Arrow {
         rows::import(self, writer, cast)
     }
 
-    /// Inserts steps, folded by `n_step`. Their columns are `names`; `next_obs` and `truncated` among them say what is done where
-    /// a file lacks them. The data's end ends its last episode, as a truncation. The file is read twice.
+    /// Inserts steps, folded by `n_step`. Their columns are `names`; `next_obs` and `truncated` among them say what
+    /// is done where a file lacks them. The data's end ends its last episode, as a truncation. The file is read
+    /// twice.
     ///
     /// # Errors
-    /// A [`DataError`] that names the file and the column; the buffer is then as it was, and `n_step` without open steps.
+    /// A [`DataError`] that names the file and the column; the buffer is then as it was, and `n_step` without open
+    /// steps.
     pub fn import_steps(
         &self,
         names: &StepNames,

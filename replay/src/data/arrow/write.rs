@@ -14,11 +14,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes the live rows of `replay` to an Arrow IPC file at `path`, the oldest row first, in record batches of some megabytes.
-/// Returns how many rows. The file appears, or takes an older one's place, when it is whole and on the disk.
+/// Writes the live rows of `replay` to an Arrow IPC file at `path`, the oldest row first, in record batches of some
+/// megabytes. Returns how many rows. The file appears, or takes an older one's place, when it is whole and on the
+/// disk.
 ///
-/// The rows are those of one moment. Others may use the buffer meanwhile, but a writer waits if it would overwrite one of
-/// them. Cost: a copy of each row; memory for one record batch.
+/// The rows are those of one moment. Others may use the buffer meanwhile, but a writer waits if it would overwrite
+/// one of them. Cost: a copy of each row; memory for one record batch.
 ///
 /// # Errors
 /// [`DataError::Io`], and [`DataError::Unsupported`] for a field of more than 2³¹ elements, which Arrow has no list for.

@@ -8,8 +8,8 @@ use hdf5_reader::{Dataset, Datatype, Hdf5File, OpenOptions};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Deflate makes at most 1,032 bytes of one (zlib's *Technical Details*), and no other filter here makes more. So what an array
-/// claims beyond that many times the file's bytes is not in the file, and no memory is taken for it.
+/// Deflate makes at most 1,032 bytes of one (zlib's *Technical Details*), and no other filter here makes more. So
+/// what an array claims beyond that many times the file's bytes is not in the file, and no memory is taken for it.
 const MOST_OF_A_BYTE: u64 = 1032;
 /// Dictionaries within each other.
 const DEEPEST: usize = 16;

@@ -76,8 +76,8 @@ impl Metadata {
         dims.iter().map(|dim| dim.as_u64().and_then(|dim| usize::try_from(dim).ok())).collect()
     }
 
-    /// Whether the column `name` holds images that Minari has stored as JPEG: bytes from 0 to 255 in two or three dimensions,
-    /// the first two at least 32 (`is_image_space` in minari/dataset/minari_storage.py).
+    /// Whether the column `name` holds images that Minari has stored as JPEG: bytes from 0 to 255 in two or three
+    /// dimensions, the first two at least 32 (`is_image_space` in minari/dataset/minari_storage.py).
     pub(super) fn is_jpeg(&self, name: &str) -> bool {
         let bound = |space: &Value, bound: &str, value: f64| all(&space[bound], value);
         self.jpeg

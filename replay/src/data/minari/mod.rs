@@ -1,8 +1,8 @@
 //! Data sets of Minari, Farama's library of offline reinforcement learning, in its HDF5 and its Arrow flavour.
 //!
-//! A data set is a folder with `data/metadata.json` beside `data/main_data.hdf5`, or beside a folder `data/0`, `data/1`, … of Arrow files
-//! for each episode. An episode of T steps has T + 1 observations, so what followed each step is known, that of a
-//! truncated episode's last one too.
+//! A data set is a folder with `data/metadata.json` beside `data/main_data.hdf5`, or beside a folder `data/0`,
+//! `data/1`, … of Arrow files for each episode. An episode of T steps has T + 1 observations, so what followed each
+//! step is known, that of a truncated episode's last one too.
 //!
 //! ```no_run
 //! use rl_replay::{NStep, Replay, data::{Cast, minari::Minari}};
@@ -15,7 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Dictionaries.** Where the observations (or the actions) are a dictionary or a tuple, say which of its entries to take:
+//! **Dictionaries.** Where the observations (or the actions) are a dictionary or a tuple, say which of its entries to
+//! take:
 //! [`Minari::observations`], [`Minari::actions`]. Several are laid one behind the other, flattened.
 //!
 //! **Images** are stored as JPEG unless the data set was recorded with `jpeg_encoding=False`; JPEG is refused.
@@ -82,8 +83,8 @@ impl Minari {
         Ok(Self { data, metadata, storage, episodes: 0..total, observations, actions })
     }
 
-    /// The data set `id`, such as `D4RL/door/human-v2`, from where Minari keeps those that it has downloaded: the folder in the
-    /// environment variable `MINARI_DATASETS_PATH`, or else `~/.minari/datasets`.
+    /// The data set `id`, such as `D4RL/door/human-v2`, from where Minari keeps those that it has downloaded: the
+    /// folder in the environment variable `MINARI_DATASETS_PATH`, or else `~/.minari/datasets`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -93,9 +94,9 @@ impl Minari {
         Self::open(root.unwrap_or_default().join(id))
     }
 
-    /// Takes these entries of a dictionary of observations, in this order; more than one are flattened and joined. An entry within
-    /// another has the names of both, as in `camera/left`. Those of a tuple are called as they are stored, `_index_0` in HDF5 and `0`
-    /// in Arrow. Which there are, [`columns`](Self::columns) tells.
+    /// Takes these entries of a dictionary of observations, in this order; more than one are flattened and joined. An
+    /// entry within another has the names of both, as in `camera/left`. Those of a tuple are called as they are
+    /// stored, `_index_0` in HDF5 and `0` in Arrow. Which there are, [`columns`](Self::columns) tells.
     pub fn observations<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
         self.observations = keys.into_iter().map(Into::into).collect();
         self
@@ -107,7 +108,8 @@ impl Minari {
         self
     }
 
-    /// Takes these episodes only, counted from 0, for instance to keep some for validation. What lies beyond the last is ignored.
+    /// Takes these episodes only, counted from 0, for instance to keep some for validation. What lies beyond the last
+    /// is ignored.
     pub fn episodes(mut self, episodes: Range<u64>) -> Self {
         let total = self.total_episodes();
         self.episodes = episodes.start.min(total)..episodes.end.min(total);
@@ -130,8 +132,8 @@ impl Minari {
         })
     }
 
-    /// What the first of the episodes holds: `observations`, `actions` and `rewards` among others, or `observations/…` for the
-    /// entries of a dictionary.
+    /// What the first of the episodes holds: `observations`, `actions` and `rewards` among others, or
+    /// `observations/…` for the entries of a dictionary.
     ///
     /// # Errors
     /// [`DataError::Io`] and [`DataError::Damaged`].
@@ -139,8 +141,9 @@ impl Minari {
         Ok(self.first()?.columns().to_vec())
     }
 
-    /// The schema of transitions that these data fill. With [`Cast::Widen`] types are the stored ones; with [`Cast::Round`] f64 becomes
-    /// f32, as learners want it. Entries that are joined become one list, of the type that all of them widen to.
+    /// The schema of transitions that these data fill. With [`Cast::Widen`] types are the stored ones; with
+    /// [`Cast::Round`] f64 becomes f32, as learners want it. Entries that are joined become one list, of the type
+    /// that all of them widen to.
     ///
     /// # Errors
     /// [`DataError::Unsupported`] when the observations or actions are a dictionary and nothing was picked, or have a type that is
@@ -160,14 +163,16 @@ impl Minari {
             .map_err(|why| DataError::Unsupported { file: first.file(), what: why.to_string() })
     }
 
-    /// Inserts the steps of the episodes, folded by `n_step`, which must be between episodes. An episode that ends without saying
-    /// how counts as truncated. The files are read twice; see the [module](crate::data). Memory: an episode.
+    /// Inserts the steps of the episodes, folded by `n_step`, which must be between episodes. An episode that ends
+    /// without saying how counts as truncated. The files are read twice; see the [module](crate::data). Memory: an
+    /// episode.
     ///
-    /// Rewards are rounded to f32, which a buffer's rewards are. Observations and actions become what the writer's schema says,
-    /// as `cast` allows.
+    /// Rewards are rounded to f32, which a buffer's rewards are. Observations and actions become what the writer's
+    /// schema says, as `cast` allows.
     ///
     /// # Errors
-    /// A [`DataError`] that names the file, with the episode, and the column; the buffer is then as it was, and `n_step` without open steps.
+    /// A [`DataError`] that names the file, with the episode, and the column; the buffer is then as it was, and
+    /// `n_step` without open steps.
     pub fn import(&self, n_step: &mut NStep, writer: &mut Writer, cast: Cast) -> Result<Imported, DataError> {
         let file = self.data.display().to_string();
         steps::rehearsed(&file, n_step, writer, |n_step, writer| {

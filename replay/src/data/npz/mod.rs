@@ -16,8 +16,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! NumPy has no bfloat16. Such a column is stored as uint16 with the same bits, under its name with `.bf16` after it, and read
-//! back from there: `(a.astype("uint32") << 16).view("float32")` are its values.
+//! NumPy has no bfloat16. Such a column is stored as uint16 with the same bits, under its name with `.bf16` after it,
+//! and read back from there: `(a.astype("uint32") << 16).view("float32")` are its values.
 
 mod npy;
 mod read;

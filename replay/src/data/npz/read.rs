@@ -14,8 +14,8 @@ use zip::ZipArchive;
 
 /// An `.npz` file whose headers have been read.
 ///
-/// Arrays of numbers and bools up to 8 bytes, in either byte order, compressed with deflate or not, are its columns. Others (objects,
-/// strings, records, Fortran's order) are passed over, and named when they are asked for.
+/// Arrays of numbers and bools up to 8 bytes, in either byte order, compressed with deflate or not, are its columns.
+/// Others (objects, strings, records, Fortran's order) are passed over, and named when they are asked for.
 #[derive(Clone, Debug)]
 pub struct Npz {
     bytes: Bytes,
@@ -48,7 +48,8 @@ impl Npz {
         &self.columns
     }
 
-    /// A schema with a field for each column, of the type nearest to its own: for files of rows. (One of steps is made by
+    /// A schema with a field for each column, of the type nearest to its own: for files of rows. (One of steps is
+    /// made by
     /// [`Schema::transition`].)
     ///
     /// # Errors
@@ -57,8 +58,8 @@ impl Npz {
         rows::schema_of(&self.file(), &self.columns)
     }
 
-    /// Inserts all rows: for each field of the buffer's schema the column of its name. Columns without a field are passed over.
-    /// Returns how many. The file is read twice; see the [module](crate::data).
+    /// Inserts all rows: for each field of the buffer's schema the column of its name. Columns without a field are
+    /// passed over. Returns how many. The file is read twice; see the [module](crate::data).
     ///
     /// # Errors
     /// A [`DataError`] that names the file and the column; the buffer is then as it was.
@@ -71,7 +72,8 @@ impl Npz {
     /// truncation. The file is read twice.
     ///
     /// # Errors
-    /// A [`DataError`] that names the file and the column; the buffer is then as it was, and `n_step` without open steps.
+    /// A [`DataError`] that names the file and the column; the buffer is then as it was, and `n_step` without open
+    /// steps.
     pub fn import_steps(
         &self,
         names: &StepNames,

@@ -22,12 +22,12 @@ pub enum Compression {
 }
 
 /// Writes the live rows of `replay` to an `.npz` file at `path`, one array a column, called as its field, of shape
-/// `[rows, field's shape...]`, the oldest row first. Returns how many rows. The file appears, or takes an older one's place, when it
-/// is whole and on the disk.
+/// `[rows, field's shape...]`, the oldest row first. Returns how many rows. The file appears, or takes an older one's
+/// place, when it is whole and on the disk.
 ///
-/// The rows are those of one moment. Others may use the buffer meanwhile, but a writer waits if it would overwrite one of
-/// them. Cost: the arrays lie one behind the other, so the buffer is walked over once for each field; memory is taken
-/// for a block of some megabytes.
+/// The rows are those of one moment. Others may use the buffer meanwhile, but a writer waits if it would overwrite
+/// one of them. Cost: the arrays lie one behind the other, so the buffer is walked over once for each field; memory
+/// is taken for a block of some megabytes.
 ///
 /// # Errors
 /// [`DataError::Io`].
@@ -89,8 +89,8 @@ fn write_as(
     })
 }
 
-/// After its first error, takes everything and does nothing: a `ZipWriter` that is dropped tries once more to end its archive,
-/// and would complain on standard error.
+/// After its first error, takes everything and does nothing: a `ZipWriter` that is dropped tries once more to end its
+/// archive, and would complain on standard error.
 struct Silenced<W> {
     out: W,
     failed: bool,
