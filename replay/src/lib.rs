@@ -24,6 +24,7 @@
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save and load | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
+//! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
 //!
 //! Rows are drawn [uniformly](Uniform), [in proportion to their priorities](Proportional), or by a [`Sampler`] of your
 //! own. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.

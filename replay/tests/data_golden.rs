@@ -415,6 +415,39 @@ fn minari_frames_are_read_and_jpeg_is_refused() {
     assert!(matches!(error, DataError::Io { .. }), "{error}");
 }
 
+/// The first episode's file without metadata, as Minari kept it before version 0.5; and metadata that promise more.
+#[test]
+fn minari_metadata_may_be_missing_and_must_not_be_wrong() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("minari-metadata");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let whole = data("minari-box/data");
+    std::fs::copy(whole.join("main_data.hdf5"), folder.join("main_data.hdf5")).unwrap();
+    let minari = Minari::open(&folder).unwrap();
+    let schema = minari.schema(Cast::Widen).unwrap();
+    assert_eq!(minari.total_episodes(), 2);
+    assert!(minari.total_steps().unwrap_err().to_string().contains("total_steps"));
+    let (replay, imported) = import(&minari, &schema, 1, Cast::Widen);
+    assert_eq!((replay.len(), imported.episodes), (7, 2));
+
+    let metadata = std::fs::read_to_string(whole.join("metadata.json")).unwrap();
+    for (wrong, words) in [
+        (metadata.replace("\"total_episodes\": 2", "\"total_episodes\": 3"), "episode_2"),
+        (metadata.replace("hdf5", "parquet"), "'parquet'"),
+        (metadata.replace("hdf5", "arrow"), "No such file"),
+        (metadata.replace('}', ""), "metadata.json"),
+    ] {
+        std::fs::write(folder.join("metadata.json"), &wrong).unwrap();
+        let replay = buffer(&schema);
+        let mut n_step = NStep::new(2, 0.5, &schema).unwrap();
+        let error = Minari::open(&folder)
+            .and_then(|minari| minari.import(&mut n_step, &mut replay.writer(), Cast::Widen))
+            .unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!((replay.inserted(), n_step.open_steps()), (0, 0));
+    }
+}
+
 /// The exported files, and `brain` beside the other columns, which only a buffer has a type for.
 #[test]
 fn exported_bytes_are_those_that_numpy_and_pyarrow_have_read() {

@@ -101,7 +101,7 @@ proptest! {
     }
 }
 
-/// More than a block, in whose middle a writer goes on.
+/// More than a block, of a ring that has wrapped.
 #[test]
 fn many_blocks_come_back() {
     let fields = vec![Field::new("frame", Dtype::U8, [84, 84]), Field::new("step", Dtype::I64, [])];
@@ -121,6 +121,30 @@ fn many_blocks_come_back() {
     let few = empty(&schema, 10);
     assert_eq!(npz.import(&mut few.writer(), Cast::Widen).unwrap(), 2000);
     assert!(content(&few)[0] == expected[0][1990 * 84 * 84..]);
+}
+
+/// Whatever a field is called, its column is called the same.
+#[test]
+fn names_are_kept() {
+    let names = [
+        "a/b",
+        "../up",
+        "/root",
+        "back\\slash",
+        "dots..npy",
+        "x.npy",
+        "with space",
+        "'quoted'",
+        "数",
+        "x.bf16",
+    ];
+    let fields = names.map(|name| Field::new(name, Dtype::U8, [2]));
+    let schema = Schema::new(fields.to_vec()).unwrap();
+    let replay = filled(&schema, 5, 5, 9);
+    let npz = Npz::from_bytes(npz_bytes(&replay, Compression::Stored)).unwrap();
+    assert_eq!(npz.schema().unwrap(), schema);
+    let arrow = Arrow::from_bytes(arrow_bytes(&replay, false)).unwrap();
+    assert_eq!(arrow.schema().unwrap(), schema);
 }
 
 /// The first value that is refused is far into the file, and the buffer is as it was.
