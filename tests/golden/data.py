@@ -2,7 +2,7 @@
 reads with NumPy and PyArrow what rl-replay exports (`RL_REPLAY_WRITE_EXPORTED=1 cargo test --test data_golden` writes that anew).
 
 Run through `make golden`, which brings the packages (tests/golden/requirements.txt). Every number comes from a formula that
-replay/tests/data_golden.rs computes as well, and is exact in the type it is stored in.
+replay/tests/offline/mod.rs computes as well, and is exact in the type it is stored in.
 """
 
 import json
