@@ -9,6 +9,9 @@ CARGO ?= cargo
 # More arguments for `rl-train train`, as in `make train ARGS="--seed 2"`.
 ARGS ?=
 
+# What is off by default, so that it is tested, linted and documented too.
+FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
+
 .PHONY: help setup setup-tests build train test bench lint doc golden clean
 
 help: ## lists these commands
@@ -27,22 +30,23 @@ train: build ## trains DQN on CartPole-v1 and evaluates it (ARGS="..." adds argu
 	$(CARGO) run --release --quiet -- train --algo dqn --env CartPole-v1 --config configs/dqn-cartpole.toml $(ARGS)
 
 test: setup setup-tests ## runs all tests
-	$(CARGO) test --release --workspace --no-fail-fast
+	$(CARGO) test --release --workspace $(FEATURES) --no-fail-fast
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
 
 lint: setup ## checks formatting and runs clippy, warnings being errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace $(FEATURES) --all-targets -- -D warnings
 
 doc: setup ## builds the documentation, warnings being errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --workspace $(FEATURES)
 
 golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5 GB)
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/learn.py
+	.venv-golden/bin/python tests/golden/data.py
 
 clean: ## removes what was built; libtorch and the Python environments stay
 	$(CARGO) clean

@@ -29,6 +29,7 @@
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
+//! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
 //!
 //! Rows are drawn [uniformly](Uniform), [each at most once in a batch](WithoutReplacement), [in proportion to their
 //! priorities](Proportional), [by the rank of their priorities](RankBased), [the newest more often](Recent), [the newest
@@ -94,6 +95,8 @@ mod control;
 #[cfg(test)]
 mod control_tests;
 mod copy;
+#[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
+pub mod data;
 mod episode;
 mod episode_index;
 mod episode_reader;
