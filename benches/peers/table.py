@@ -27,6 +27,11 @@ def human(rate):
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
 
 
+def times(ratio):
+    """A ratio of two rates."""
+    return f"{ratio:,.{0 if ratio >= 100 else 1 if ratio >= 10 else 2}f}"
+
+
 def runs(lines):
     """Of each run our line, and the lines of the peers that follow it."""
     found = []
@@ -51,7 +56,7 @@ def table(op, measured):
         for (_, peers), least in zip(measured, best):
             peer = next((p for p in peers if p["peer"] == name), {})
             version = peer.get("version") or version
-            cell = f"{human(peer['transitions_per_s'])} ({peer['ratio']:.2f})" if peer.get("ratio") else "–"
+            cell = f"{human(peer['transitions_per_s'])} ({times(peer['ratio'])})" if peer.get("ratio") else "–"
             cells.append(f"*{cell}*" if least and peer.get("ratio") == least else cell)
         if any(cell != "–" for cell in cells):
             rows.append([f"{name} {version}", *cells])
@@ -78,10 +83,14 @@ def generated(found, windows, load):
     with open("/proc/loadavg") as f:
         after = f.read().split()[0]
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    head = f"{machine()}. {when}, commit {commit or 'unknown'}. {windows} for each figure; load average {load} before and {after} after.\n"
+    head = f"{machine()}. {when}, commit {commit or 'unknown'}. {windows} for each figure; "
+    head += f"load average {load} before and {after} after.\n"
+    if float(load) > 0.5:
+        head += "\n**The machine was busy with other work**: rates are low and noisy; only the ratios say something.\n"
     ops = dict.fromkeys(run["op"] for run, _ in found)
     tables = [table(op, [run for run in found if run[0]["op"] == op]) for op in ops]
-    reasons = {(p["peer"], p["op"], p["workload"], p["not_measured"]) for _, peers in found for p in peers if "not_measured" in p}
+    lacking = [p for _, peers in found for p in peers if "not_measured" in p]
+    reasons = {(p["peer"], p["op"], p["workload"], p["not_measured"]) for p in lacking}
     missing = [f"* {peer}, {op}, {workload}: {reason}" for peer, op, workload, reason in sorted(reasons)]
     if missing:
         tables.append("### Not measured\n\n" + "\n".join(missing) + "\n")
