@@ -37,8 +37,8 @@ struct Setting {
     magnitudes: Vec<f32>,
 }
 
-/// After one call of everything, so that memory which is made at the first call is there.
-fn setting(workload: &str, prioritized: bool, rows: usize) -> Setting {
+/// In a box, since moving it would be counted; after a few calls of everything, so that memory which is made at the first call is there.
+fn setting(workload: &str, prioritized: bool, rows: usize) -> Box<Setting> {
     let schema = schema(workload);
     let builder = Replay::builder(schema.clone()).capacity(CAPACITY);
     let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
@@ -70,7 +70,7 @@ fn setting(workload: &str, prioritized: bool, rows: usize) -> Setting {
         setting.step();
     }
     setting.draw();
-    setting
+    Box::new(setting)
 }
 
 fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
@@ -110,14 +110,14 @@ impl Setting {
 #[bench::small_64("small", false, 64)]
 #[bench::mujoco_64("mujoco", false, 64)]
 #[bench::small_prioritized_64("small", true, 64)]
-fn insert(mut setting: Setting) -> Setting {
+fn insert(mut setting: Box<Setting>) -> Box<Setting> {
     setting.insert();
     black_box(setting)
 }
 
 #[library_benchmark(setup = setting)]
 #[bench::small("small", false, 1)]
-fn n_step_3(mut setting: Setting) -> Setting {
+fn n_step_3(mut setting: Box<Setting>) -> Box<Setting> {
     setting.step();
     black_box(setting)
 }
@@ -126,14 +126,14 @@ fn n_step_3(mut setting: Setting) -> Setting {
 #[bench::small_256("small", false, 256)]
 #[bench::mujoco_256("mujoco", false, 256)]
 #[bench::small_prioritized_256("small", true, 256)]
-fn draw(mut setting: Setting) -> Setting {
+fn draw(mut setting: Box<Setting>) -> Box<Setting> {
     setting.draw();
     black_box(setting)
 }
 
 #[library_benchmark(setup = setting)]
 #[bench::of_256("small", true, 256)]
-fn weigh(mut setting: Setting) -> Setting {
+fn weigh(mut setting: Box<Setting>) -> Box<Setting> {
     importance_weights(&setting.drawn, 0.4, WeightNorm::BatchMax, &mut setting.weights);
     black_box(setting)
 }
@@ -141,7 +141,7 @@ fn weigh(mut setting: Setting) -> Setting {
 #[library_benchmark(setup = setting)]
 #[bench::of_32("small", true, 32)]
 #[bench::of_256("small", true, 256)]
-fn write_priorities_back(mut setting: Setting) -> Setting {
+fn write_priorities_back(mut setting: Box<Setting>) -> Box<Setting> {
     setting.write_back();
     black_box(setting)
 }
