@@ -40,15 +40,15 @@ impl<T: Copy + Default, const D: usize> BatchBase for Rows<T, D> {
 
 fn of<O, A, const D: usize, const E: usize>(task: Task) -> Step
 where
-    O: Copy + Default + 'static,
-    A: Copy + Default + 'static,
+    O: Copy + Default + From<u8> + 'static,
+    A: Copy + Default + From<u8> + 'static,
 {
     let Task { op, batch, capacity, .. } = task;
     // What an insert takes is given away, so that making it is part of the insert.
     let rows = |count: usize| GenericTransitionBatch::<Rows<O, D>, Rows<A, E>> {
-        obs: Rows(vec![O::default(); count * D]),
-        act: Rows(vec![A::default(); count * E]),
-        next_obs: Rows(vec![O::default(); count * D]),
+        obs: Rows(vec![O::from(1); count * D]),
+        act: Rows(vec![A::from(1); count * E]),
+        next_obs: Rows(vec![O::from(1); count * D]),
         reward: vec![1.0; count],
         is_terminated: vec![0; count],
         is_truncated: vec![0; count],
