@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests build train test bench lint doc golden clean
+.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,15 @@ test: setup setup-tests ## runs all tests
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
+
+setup-peers: # installs other libraries' replay buffers into benches/peers (7 GB; REVERB=1 adds Reverb, 3 GB)
+	@scripts/setup-peers
+
+bench-peers: build setup-peers ## measures other libraries' replay buffers in turn with ours, and writes docs/benchmarks.md
+	@scripts/bench-peers
+
+bench-instructions: ## counts the instructions of the inner loops under valgrind
+	@scripts/bench-instructions
 
 lint: setup ## checks formatting and runs clippy, warnings being errors
 	$(CARGO) fmt --all --check

@@ -2,7 +2,7 @@
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rl_train::bench::replay::{Op, Workload};
+use rl_train::bench::replay::{MIN_REPEATS, Op, Workload};
 use rl_train::error::{CommandError, Result};
 use rl_train::run::Which;
 use std::path::PathBuf;
@@ -175,9 +175,21 @@ pub struct BenchReplay {
     /// Transitions kept [default: 1,000,000; 50,000 for atari]
     #[arg(long)]
     pub capacity: Option<usize>,
+    /// Steps folded into a row by add
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub n_step: u16,
     /// Length of the measurement, all repeats together
     #[arg(long, default_value_t = 2.5)]
     pub seconds: f64,
+    /// Windows measured; the one with the median rate is reported
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(MIN_REPEATS as i64..))]
+    pub repeats: u32,
+    /// Measure other libraries' buffers in turn with ours: NAME,NAME,... or without a value those that are installed
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, default_missing_value = "all", value_delimiter = ',')]
+    pub peers: Option<Vec<String>>,
+    /// Folder that the peers are installed in [default: benches/peers of the checkout; RL_TRAIN_PEERS]
+    #[arg(long, value_name = "DIR", requires = "peers")]
+    pub peers_dir: Option<PathBuf>,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,

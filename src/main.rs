@@ -5,6 +5,7 @@ mod cli;
 use cli::{Bench, BenchReplay, Command, Eval, Keys, Listed, Play, Train};
 use rl_learn::device;
 use rl_replay::ReplayError;
+use rl_train::bench::peers;
 use rl_train::bench::replay::{BenchError, ReplayBench};
 use rl_train::config::{Layers, from_run, resolve, to_toml};
 use rl_train::error::{CommandError, Result, io, usage};
@@ -136,24 +137,48 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
         writers: args.writers.into(),
         samplers: args.samplers.into(),
         capacity: args.capacity,
+        n_step: args.n_step.into(),
         seconds: args.seconds,
+        repeats: args.repeats as usize,
     };
-    let report = bench.run(|line| drop(writeln!(std::io::stderr(), "{line}"))).map_err(|e| match e {
+    let progress = |line: &str| drop(writeln!(std::io::stderr(), "{line}"));
+    let chosen = |names: &Vec<String>| peers::choose(&peers::folder(args.peers_dir.as_deref())?, names);
+    let measured = args
+        .peers
+        .as_ref()
+        .map_or(Ok(Vec::new()), chosen)
+        .map_err(BenchError::from)
+        .and_then(|peers| bench.run(&peers, progress));
+    let (report, others) = measured.map_err(|e| match e {
         BenchError::Replay(ReplayError::NoCapacity | ReplayError::Memory { .. })
-        | BenchError::Setting { .. } => CommandError::Usage(e.to_string()),
+        | BenchError::Setting { .. }
+        | BenchError::Memory(_)
+        | BenchError::Peers(_) => CommandError::Usage(e.to_string()),
         BenchError::Replay(_) => CommandError::Failed(e.to_string()),
     })?;
     if args.json {
         print(format_args!("{}\n", serde_json::to_string(&report).expect("plain data")))?;
-    } else {
-        print(format_args!(
-            "{:.2} M transitions/s, {:.2} M inserted/s; a call {:.1} µs (median), {:.1} µs (99th percentile); {:.0} bytes a transition\n",
-            report.transitions_per_s / 1e6,
-            report.inserted_per_s / 1e6,
-            report.p50_us,
-            report.p99_us,
-            report.bytes_per_transition
-        ))?;
+        for other in &others {
+            print(format_args!("{}\n", serde_json::to_string(other).expect("plain data")))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(format_args!(
+        "{:.2} M transitions/s, {:.2} M inserted/s; a call {:.1} µs (median), {:.1} µs (99th percentile); {:.0} bytes a transition\n",
+        report.transitions_per_s / 1e6,
+        report.inserted_per_s / 1e6,
+        report.p50_us,
+        report.p99_us,
+        report.bytes_per_transition
+    ))?;
+    print(format_args!(
+        "beside it: {:.2} M rows/s of {} bytes gathered at random, {:.1} GB/s copied\n",
+        report.gather_limit_per_s / 1e6,
+        report.gather_row_bytes,
+        report.memcpy_gb_per_s
+    ))?;
+    if !others.is_empty() {
+        print(format_args!("\n{}", peers::table(report.transitions_per_s, &others)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

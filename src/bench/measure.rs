@@ -89,6 +89,14 @@ pub(super) fn resident_bytes() -> Option<usize> {
     Some(kib * 1024)
 }
 
+/// Bytes that processes can still take without swapping; `None` where the system does not tell.
+pub(super) fn available_bytes() -> Option<usize> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

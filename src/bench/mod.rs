@@ -1,4 +1,6 @@
 //! Throughput, measured: `rl-train bench`.
 
+mod gather;
 mod measure;
+pub mod peers;
 pub mod replay;

@@ -1,0 +1,1 @@
+//! Nothing: a crate that has only a benchmark wants a library all the same.
