@@ -20,8 +20,8 @@ mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
     pub(crate) use shuttle::sync::{Condvar, MutexGuard};
 
-    /// Spinning would only make schedules longer.
-    pub(crate) const SPINS: usize = 0;
+    /// Looking more often would only make schedules longer.
+    pub(crate) const SPINS: usize = 1;
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
