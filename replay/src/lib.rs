@@ -6,7 +6,7 @@
 //! fields side by side in memory; it is known by its [`Key`], the serial number of its insertion. Actors insert through
 //! [`Writer`]s, learners draw through [`Reader`]s, each thread with a handle of its own:
 //!
-//! * a row is copied in and out without holding a lock, and is never read half-written;
+//! * a row is copied in and out without holding a lock, and is never read half-written; inserting takes no lock at all;
 //! * a reader keeps the rows that it copies from being overwritten, without holding up writers, which have a reserve of
 //!   slots to go on into;
 //! * readers do not wait for each other while they copy;
@@ -18,7 +18,7 @@
 //! | to | call | cost |
 //! |---|---|---|
 //! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
-//! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, two short locks for each call |
+//! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
 //! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
 //! | keep episodes together | [`EpisodeWriter::push`], one for each environment | a copy, twice |
@@ -86,8 +86,8 @@
 //!
 //! # Inside
 //!
-//! `control.rs` is the protocol that says who may touch which slot, `ring.rs` the memory under it and all of the
-//! crate's unsafe code; `tests/model.rs` runs these two sources under a scheduler that explores interleavings.
+//! `control.rs` is the protocol that says who may touch which slot; `ring.rs` is the memory under it, and with `copy.rs`
+//! all of the crate's unsafe code. `tests/model.rs` runs these sources under a scheduler that explores interleavings.
 
 mod buffer;
 mod combined;

@@ -5,7 +5,7 @@ use rl_minibatch::Schema;
 
 /// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
 ///
-/// A writer waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows ago (see
+/// It takes no lock. It waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows ago (see
 /// [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers.
 #[derive(Clone, Debug)]
 pub struct Writer {

@@ -55,7 +55,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Interleavings tried for each model and kind of scheduler.
-const SCHEDULES: usize = 2_000;
+const SCHEDULES: usize = 20_000;
 
 fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(model.clone(), SCHEDULES);
