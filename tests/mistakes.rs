@@ -316,10 +316,11 @@ fn a_checkpoint_of_another_version_or_kind() {
 fn a_checkpoint_of_another_run() {
     let folder = with_run();
     let at = folder.path();
-    let from = |out: &str, settings: &[&str]| {
-        train(at, settings, &[&format!("--out={out}"), "--env-steps=40"]);
+    let from_steps = |out: &str, settings: &[&str], steps: u32| {
+        train(at, settings, &[&format!("--out={out}"), &format!("--env-steps={steps}")]);
         bytes(&latest(&at.join(out)))
     };
+    let from = |out: &str, settings: &[&str]| from_steps(out, settings, 40);
     let small = &["--set=agent.hidden=[16]", "--set=eval.final_episodes=1"];
     let other = from("acrobot", &[&["--algo=dqn", "--env=Acrobot-v1"], &small[..]].concat());
     checkpoint_refused(at, &other, &USES, &["Acrobot-v1", "CartPole-v1"]);
@@ -328,8 +329,8 @@ fn a_checkpoint_of_another_run() {
     let other = from("wider", &[DQN, &["--set=agent.hidden=[17]"]].concat());
     checkpoint_refused(at, &other, &USES, &["does not fit"]);
     // These differ in what only training needs.
-    let other = from("larger", &[DQN, &["--set=replay.capacity=500"]].concat());
-    checkpoint_refused(at, &other, &USES[2..], &["does not fit"]);
+    let other = from_steps("larger", &[DQN, &["--set=replay.capacity=900"]].concat(), 600);
+    checkpoint_refused(at, &other, &USES[2..], &["replay.capacity", "room for 400"]);
     let other = from("uniform", &[DQN, &["--set=replay.prioritized=false"]].concat());
     checkpoint_refused(at, &other, &USES[2..], &["does not fit"]);
     let other = from("fewer", &[DQN, &["--set=train.num_envs=2"]].concat());
