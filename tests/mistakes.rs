@@ -330,7 +330,7 @@ fn a_checkpoint_of_another_run() {
     checkpoint_refused(at, &other, &USES, &["does not fit"]);
     // These differ in what only training needs.
     let other = from_steps("larger", &[DQN, &["--set=replay.capacity=900"]].concat(), 600);
-    checkpoint_refused(at, &other, &USES[2..], &["replay.capacity", "room for 400"]);
+    checkpoint_refused(at, &other, &USES[2..], &["does not fit", "room for 400"]);
     let other = from("uniform", &[DQN, &["--set=replay.prioritized=false"]].concat());
     checkpoint_refused(at, &other, &USES[2..], &["does not fit"]);
     let other = from("fewer", &[DQN, &["--set=train.num_envs=2"]].concat());
