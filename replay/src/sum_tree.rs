@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Children of a node.
 const WIDTH: usize = 16;
 /// Walks down the tree that go together.
-const LOCKSTEP: usize = 16;
+const LOCKSTEP: usize = 32;
 
 /// Weights at the leaves, and above them the sum of every 16 nodes of the level below.
 ///
