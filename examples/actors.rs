@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let schema = Schema::transition((Dtype::I32, &[]), (Dtype::U8, &[]))?;
     let settings = Prioritized { alpha: 0.6, epsilon: 0.01 };
     let builder = Replay::builder(schema).capacity(200_000).prioritized(settings);
-    println!("{actors} actors and a learner share a buffer of {} MB", builder.memory_bytes() >> 20);
+    println!("{actors} actors and a learner share a buffer of {} MiB", builder.memory_bytes() >> 20);
     let replay = builder.build()?;
     let (stop, learned) = (AtomicBool::new(false), AtomicU64::new(0));
 

@@ -351,7 +351,7 @@ mod tests {
         let error = asked(&schema(Dtype::I32, &[3, 2])).unwrap_err();
         let (stored, wanted) = (Dtype::I32, Dtype::F32);
         assert_eq!(error, BatchError::Dtype { column: column.clone(), stored, asked: wanted });
-        for shape in [&[2, 3][..], &[6], &[]] {
+        for shape in [&[2, 3][..], &[3], &[3, 4], &[3, 2, 1], &[6], &[]] {
             let error = asked(&schema(Dtype::F32, shape)).unwrap_err();
             let (stored, asked) = (shape.to_vec(), vec![3, 2]);
             assert_eq!(error, BatchError::Shape { column: column.clone(), stored, asked });

@@ -115,6 +115,17 @@ mod linux {
                 ("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 70\n"),
             ]);
             assert_eq!(available(root.path()), Some(7_070));
+            // Version 2 beside it, with less to give.
+            let both = [
+                ("sys/fs/cgroup/unified/memory.max", "600"),
+                ("sys/fs/cgroup/unified/memory.current", "100"),
+            ];
+            for (file, text) in both {
+                let path = root.path().join(file);
+                create_dir_all(path.parent().unwrap()).unwrap();
+                write(path, text).unwrap();
+            }
+            assert_eq!(available(root.path()), Some(500));
         }
 
         #[test]

@@ -228,7 +228,7 @@ fn stress(for_how_long: Duration, between_snapshots: Duration) {
     let path = folder.path().join("stress.snapshot");
     let newest_told = || told.iter().map(|told| *told.newest.lock().unwrap()).collect::<Vec<(u64, u64)>>();
     let begin = Instant::now();
-    let mut memory = Vec::new();
+    let (mut memory, mut slowest) = (Vec::new(), Duration::ZERO);
     std::thread::scope(|scope| {
         let (replay, counts, stop) = (&replay, &counts, &stop);
         for (writer, told) in told.iter().enumerate() {
@@ -242,7 +242,9 @@ fn stress(for_how_long: Duration, between_snapshots: Duration) {
             while begin.elapsed() < for_how_long {
                 std::thread::sleep(between_snapshots);
                 let told = newest_told();
+                let saving = Instant::now();
                 replay.save(&path).unwrap();
+                slowest = slowest.max(saving.elapsed());
                 let saved = build();
                 saved.load(&path).unwrap();
                 check_all(&saved, &told, counts);
@@ -275,7 +277,7 @@ fn stress(for_how_long: Duration, between_snapshots: Duration) {
     let seconds = begin.elapsed().as_secs_f64();
     println!(
         "{seconds:.0} s: {rows} rows inserted, {} drawn and looked at, {} priorities sent of which {} came too late, \
-         {} snapshots with {} rows looked at; torn {}, lost {lost}, priorities of other rows {}; at most {:.1} MiB \
+         {} snapshots (the slowest saved in {slowest:.1?}) with {} rows looked at; torn {}, lost {lost}, priorities of other rows {}; at most {:.1} MiB \
          resident in the first half, {:.1} in the second",
         count(&counts.drawn),
         count(&counts.priorities),
