@@ -150,7 +150,9 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
         .map_err(BenchError::from)
         .and_then(|peers| bench.run(&peers, progress));
     let (report, others) = measured.map_err(|e| match e {
-        BenchError::Replay(ReplayError::NoCapacity | ReplayError::Memory { .. })
+        BenchError::Replay(
+            ReplayError::NoCapacity | ReplayError::Memory { .. } | ReplayError::TooLarge { .. },
+        )
         | BenchError::Setting { .. }
         | BenchError::Memory(_)
         | BenchError::Peers(_) => CommandError::Usage(e.to_string()),

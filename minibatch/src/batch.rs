@@ -255,6 +255,16 @@ pub enum BatchError {
         /// The one asked for.
         asked: Dtype,
     },
+    /// The column's rows have another shape.
+    #[error("column '{column}' has rows of shape {stored:?} and was read as {asked:?}")]
+    Shape {
+        /// The column.
+        column: String,
+        /// The shape of its rows.
+        stored: Vec<usize>,
+        /// The one asked for.
+        asked: Vec<usize>,
+    },
     /// A slice for each field is needed.
     #[error("{got} columns were given; the schema has {expected}")]
     Columns {

@@ -46,6 +46,12 @@ pub trait Sampler: Send {
     /// The priorities this sampler draws by; `None` for one that has none.
     fn priorities(&mut self) -> Option<&mut dyn Priorities>;
 
+    /// Bytes that the sampler takes, or comes to take as rows are inserted, so that a buffer can be refused before its
+    /// memory is taken. 0 unless it says otherwise, for one whose memory does not grow with the rows.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Shows every piece of the sampler's state to `visitor`: what it keeps of the rows in `live` in the order of their
     /// numbers, and nothing of others, so that what was saved also fits a ring of another capacity.
     ///

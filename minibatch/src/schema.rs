@@ -4,6 +4,9 @@ use crate::Dtype;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// One column: a name, an element type, and the shape that each row has in it (empty for a scalar).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
@@ -111,6 +114,32 @@ impl Schema {
     pub fn row_bytes(&self) -> usize {
         self.row_bytes
     }
+
+    /// Bytes from one row to the next where rows lie side by side in one piece of memory, as a replay buffer keeps them:
+    /// [`row_bytes`](Self::row_bytes) and padding, so that a row never lies across one cache line more than it has to. Up
+    /// to a line of 64 bytes it is the next power of two, beyond it whole lines. `usize::MAX` where it cannot be counted.
+    pub fn stride_bytes(&self) -> usize {
+        if self.row_bytes <= LINE_BYTES {
+            self.row_bytes.next_power_of_two()
+        } else {
+            self.row_bytes.checked_next_multiple_of(LINE_BYTES).unwrap_or(usize::MAX)
+        }
+    }
+
+    /// Bytes that `rows` rows take side by side, padding included: `rows` × [`stride_bytes`](Self::stride_bytes). It says
+    /// before anything is made what the rows of a replay buffer of this capacity will come to; the buffer's builder adds
+    /// what comes on top. Exact for any number of rows.
+    ///
+    /// ```
+    /// use rl_minibatch::{Dtype, Schema};
+    /// let atari = Schema::transition((Dtype::U8, &[4, 84, 84]), (Dtype::I64, &[]))?;
+    /// assert_eq!((atari.row_bytes(), atari.stride_bytes()), (56_464, 56_512));
+    /// assert_eq!(atari.bytes_for(1_000_000), 56_512_000_000);
+    /// # Ok::<(), rl_minibatch::SchemaError>(())
+    /// ```
+    pub fn bytes_for(&self, rows: u64) -> u128 {
+        u128::from(rows) * self.stride_bytes() as u128
+    }
 }
 
 impl TryFrom<Vec<Field>> for Schema {
@@ -169,6 +198,19 @@ mod tests {
         assert_eq!(schema.row_bytes(), 2 * 28_224 + 8 + 4 + 4);
         assert_eq!(schema.position("reward"), Some(2));
         assert_eq!(schema.position("done"), None);
+    }
+
+    #[test]
+    fn rows_side_by_side_share_lines_or_begin_on_one() {
+        let schema = |bytes: usize| Schema::new(vec![Field::new("x", Dtype::U8, [bytes])]).unwrap();
+        for (bytes, stride) in [(1, 1), (3, 4), (17, 32), (33, 64), (64, 64), (65, 128), (129, 192)] {
+            assert_eq!(schema(bytes).stride_bytes(), stride, "{bytes} bytes");
+        }
+        assert_eq!(schema(17).bytes_for(0), 0);
+        assert_eq!(schema(17).bytes_for(u64::MAX), u128::from(u64::MAX) * 32);
+        let huge = schema(usize::MAX - 3);
+        assert_eq!(huge.stride_bytes(), usize::MAX);
+        assert_eq!(huge.bytes_for(u64::MAX), u128::from(u64::MAX) * usize::MAX as u128);
     }
 
     #[test]

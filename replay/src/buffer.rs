@@ -1,7 +1,9 @@
 //! The buffer, and how it is made.
 
+use crate::control::Control;
 use crate::file::Lineage;
 use crate::layout::Layout;
+use crate::memory;
 use crate::ring::Ring;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Key, Prioritized, Proportional, RankBased, Reader, ReplayError, Writer};
@@ -23,9 +25,9 @@ pub struct Replay {
 }
 
 /// Bounds of the reserve that is taken unless the user says otherwise, in rows, and what they may take in bytes.
-const MIN_RESERVE: usize = 64;
-const MAX_RESERVE: usize = 1024;
-const RESERVE_BYTES: usize = 4 << 20;
+const MIN_RESERVE: u64 = 64;
+const MAX_RESERVE: u64 = 1024;
+const RESERVE_BYTES: u64 = 4 << 20;
 
 pub(crate) struct Shared {
     pub(crate) schema: Schema,
@@ -219,27 +221,94 @@ impl Builder {
         self
     }
 
+    /// Bytes that the buffer takes when it is full: rows and slack with their padding, bookkeeping, and what the sampler
+    /// keeps for each row. For a sampler of your own it is what that one [says](Sampler::memory_bytes). Handles, and what
+    /// a sampler keeps for each row of a batch, are not counted; they are small. Nothing is allocated. O(1).
+    ///
+    /// ```
+    /// use rl_replay::{Dtype, Prioritized, Replay, Schema};
+    /// let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[]))?;
+    /// let rows = schema.bytes_for(1_000_000);
+    /// let builder = Replay::builder(schema).capacity(1_000_000).prioritized(Prioritized::default());
+    /// assert_eq!(rows, 64_000_000);
+    /// assert!((72_500_000..72_800_000).contains(&builder.memory_bytes()));
+    /// # Ok::<(), rl_replay::SchemaError>(())
+    /// ```
+    pub fn memory_bytes(&self) -> u128 {
+        self.bytes_for(self.capacity as u64)
+    }
+
+    /// The same for another capacity.
+    fn bytes_for(&self, capacity: u64) -> u128 {
+        let slack = 2 * u128::from(self.reserve_for(capacity));
+        let slots = (u128::from(capacity) + slack) * self.schema.stride_bytes() as u128;
+        // More slack than can be counted has no window; its slots alone are too many.
+        let window = u64::try_from(slack).map_or(0, Control::window_bytes);
+        let sampler = match &self.choice {
+            Choice::Uniform => 0,
+            Choice::Prioritized(_) => Proportional::bytes_for(capacity).into(),
+            Choice::RankBased(_) => RankBased::bytes_for(capacity).into(),
+            // It was made for this buffer's capacity, and for another it would be larger or smaller in proportion.
+            Choice::Other(sampler) => {
+                u128::from(sampler.memory_bytes()) * u128::from(capacity) / (self.capacity as u128).max(1)
+            }
+        };
+        slots.saturating_add(window).saturating_add(sampler)
+    }
+
+    fn reserve_for(&self, capacity: u64) -> u64 {
+        let of_memory = RESERVE_BYTES / self.schema.stride_bytes() as u64;
+        let default = (capacity / 16).clamp(MIN_RESERVE, MAX_RESERVE).min(of_memory.max(MIN_RESERVE));
+        self.reserve.map_or(default, |rows| rows as u64)
+    }
+
+    /// The largest capacity, at most the present one, that takes no more than so many bytes.
+    fn fits(&self, bytes: u64) -> u64 {
+        let (mut fits, mut too_many) = (0, self.capacity as u64);
+        while fits + 1 < too_many {
+            let middle = fits + (too_many - fits) / 2;
+            if self.bytes_for(middle) <= u128::from(bytes) {
+                fits = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fits
+    }
+
+    /// Refuses what does not fit into `available` bytes.
+    fn check_room(&self, available: u64) -> Result<(), ReplayError> {
+        let bytes = self.memory_bytes();
+        if bytes > u128::from(available) {
+            let (rows, fits) = (self.capacity as u64, self.fits(available));
+            return Err(ReplayError::TooLarge { rows, bytes, available, fits });
+        }
+        Ok(())
+    }
+
     /// Makes the buffer. Its memory is reserved and not touched yet.
     ///
+    /// On Linux a buffer is refused that would not fit once it is full: its [bytes](Self::memory_bytes) are compared with
+    /// `MemAvailable`, and with what is left of the limits that control groups (v1 or v2, a container's for instance)
+    /// set. What others take afterwards cannot be foreseen. Elsewhere it is refused when the system does not reserve it.
+    ///
     /// # Errors
-    /// [`ReplayError::NoCapacity`]; [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when
-    /// α or ε is out of range, or the reserve 0.
+    /// [`ReplayError::NoCapacity`]; [`ReplayError::TooLarge`] when it would not fit, with the largest capacity that does;
+    /// [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when α or ε is out of range, or the
+    /// reserve 0.
     pub fn build(self) -> Result<Replay, ReplayError> {
-        let Self { schema, capacity, reserve, choice } = self;
-        if capacity == 0 {
+        if self.capacity == 0 {
             return Err(ReplayError::NoCapacity);
         }
-        let layout = Layout::new(&schema);
-        let default_reserve = || {
-            (capacity / 16)
-                .clamp(MIN_RESERVE, MAX_RESERVE)
-                .min((RESERVE_BYTES / layout.stride).max(MIN_RESERVE))
-        };
-        let reserve = reserve.unwrap_or_else(default_reserve) as u64;
-        if reserve == 0 {
+        if self.reserve == Some(0) {
             return Err(ReplayError::Setting { name: "reserve", value: 0.0, expected: "at least 1" });
         }
-        let capacity = capacity as u64;
+        if let Some(available) = memory::available() {
+            self.check_room(available)?;
+        }
+        let (capacity, reserve) = (self.capacity as u64, self.reserve_for(self.capacity as u64));
+        let Self { schema, choice, .. } = self;
+        let layout = Layout::new(&schema);
         let bytes = layout.ring_bytes_wide(capacity, reserve);
         let uniform = matches!(choice, Choice::Uniform);
         let sampler: Box<dyn Sampler> = match choice {
@@ -256,5 +325,55 @@ impl Builder {
         let keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
         let keeper = Mutex::new(keeper);
         Ok(Replay { shared: Arc::new(Shared { schema, ring, uniform, keeper, loads: AtomicU64::new(0) }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rl_minibatch::Dtype;
+
+    fn builders(capacity: usize) -> [Builder; 4] {
+        let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap();
+        let builder = || Replay::builder(schema.clone()).capacity(capacity);
+        let settings = Prioritized::default();
+        let own = Proportional::new(capacity as u64, settings).unwrap();
+        [
+            builder(),
+            builder().prioritized(settings),
+            builder().rank_based(0.7).reserve(5),
+            builder().sampler(Box::new(own)),
+        ]
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_most_that_does() {
+        for (number, builder) in builders(100_000).into_iter().enumerate() {
+            let bytes = builder.memory_bytes();
+            let bytes = u64::try_from(bytes).unwrap();
+            builder.check_room(bytes).unwrap();
+            for available in [bytes - 1, bytes / 2, 200_000, 1_000, 0] {
+                let error = builder.check_room(available).unwrap_err();
+                let ReplayError::TooLarge { rows: 100_000, bytes: needed, available: told, fits } = error
+                else {
+                    panic!("{error}");
+                };
+                assert_eq!((needed, told), (bytes.into(), available));
+                assert!(fits < 100_000 && (fits == 0 || builder.bytes_for(fits) <= available.into()));
+                assert!(builder.bytes_for(fits + 1) > available.into(), "builder {number}: {fits} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_stated_is_what_is_reserved() {
+        let [uniform, prioritized, ranked, own] = builders(1 << 16);
+        // 65,536 rows and twice 1,024 of 64 bytes, and 2,048 window places of 8.
+        assert_eq!(uniform.memory_bytes(), (65_536 + 2_048) * 64 + 2_048 * 8);
+        let leaves = (65_536 + 4_096 + 256 + 16) * 8;
+        assert_eq!(prioritized.memory_bytes(), uniform.memory_bytes() + leaves);
+        assert_eq!(own.memory_bytes(), prioritized.memory_bytes());
+        assert_eq!(ranked.memory_bytes(), 65_546 * 64 + 16 * 8 + 65_536 * 24);
+        assert_eq!(uniform.build().unwrap().memory_bytes(), (65_536 + 2_048) * 64);
     }
 }

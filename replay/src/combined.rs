@@ -96,6 +96,10 @@ impl Sampler for Combined {
         self.inner.priorities()
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.inner.memory_bytes()
+    }
+
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         scope(visitor, "inner", |visitor| self.inner.visit(live, visitor))
     }

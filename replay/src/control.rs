@@ -53,6 +53,7 @@
 
 use crate::sync::{self, AtomicU64, AtomicUsize, Condvar, Mutex};
 use crossbeam_utils::CachePadded;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
@@ -90,22 +91,32 @@ pub(crate) struct PinCell(Arc<Cell>);
 
 impl Control {
     /// An empty ring of `capacity` rows and `slack` more slots, both at least 1.
-    pub(crate) fn new(capacity: u64, slack: u64) -> Self {
+    pub(crate) fn new(capacity: u64, slack: u64) -> io::Result<Self> {
         assert!(capacity > 0 && slack > 0);
-        let window = slack.next_power_of_two();
-        Self {
+        let places = Self::window_bytes(slack) / size_of::<AtomicU64>() as u128;
+        let refused = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let places = usize::try_from(places).map_err(|_| refused())?;
+        let mut window = Vec::new();
+        window.try_reserve_exact(places).map_err(|_| refused())?;
+        window.extend((0..places).map(|_| AtomicU64::new(0)));
+        Ok(Self {
             capacity,
             slack,
             claimed: CachePadded::new(AtomicU64::new(0)),
             published: CachePadded::new(AtomicU64::new(0)),
             limit: CachePadded::new(AtomicU64::new(slack)),
             floor: AtomicU64::new(0),
-            window: (0..window).map(|_| AtomicU64::new(0)).collect(),
+            window: window.into(),
             cells: Mutex::new(Vec::new()),
             waiting: CachePadded::new(AtomicUsize::new(0)),
             gate: Mutex::new(()),
             moved: Condvar::new(),
-        }
+        })
+    }
+
+    /// Bytes of the bookkeeping that grow with `slack`.
+    pub(crate) fn window_bytes(slack: u64) -> u128 {
+        u128::from(slack).next_power_of_two() * size_of::<AtomicU64>() as u128
     }
 
     pub(crate) fn capacity(&self) -> u64 {

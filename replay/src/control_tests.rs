@@ -10,7 +10,7 @@ fn insert(control: &Control, rows: u64) {
 
 #[test]
 fn rows_come_to_life_in_order() {
-    let control = Control::new(4, 3);
+    let control = Control::new(4, 3).unwrap();
     let [a, b, c] = [(); 3].map(|()| control.try_claim(1).unwrap());
     assert_eq!(control.try_claim(1), None, "the slack is spent");
     control.publish(c);
@@ -25,7 +25,7 @@ fn rows_come_to_life_in_order() {
 
 #[test]
 fn a_pin_holds_its_slot_and_no_newer_one() {
-    let control = Control::new(4, 2);
+    let control = Control::new(4, 2).unwrap();
     let (early, late) = (control.cell(), control.cell());
     assert_eq!(control.pin(&early), None, "there is nothing to pin");
     for _ in 0..5 {
@@ -51,7 +51,7 @@ fn a_pin_holds_its_slot_and_no_newer_one() {
 
 #[test]
 fn windows_of_many_laps_do_not_mix() {
-    let control = Control::new(3, 5);
+    let control = Control::new(3, 5).unwrap();
     for lap in 0..100 {
         let [a, b] = [2, 3].map(|rows| control.try_claim(rows).unwrap());
         assert_eq!(a.start, lap * 5);
@@ -64,7 +64,7 @@ fn windows_of_many_laps_do_not_mix() {
 
 #[test]
 fn closed_for_a_restore() {
-    let control = Control::new(4, 4);
+    let control = Control::new(4, 4).unwrap();
     insert(&control, 3);
     control.close();
     assert_eq!(control.try_claim(1), None);

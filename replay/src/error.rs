@@ -20,6 +20,21 @@ pub enum ReplayError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is less memory than the buffer may come to take.
+    #[error(
+        "a buffer of {rows} rows needs {bytes} bytes and {available} are available; \
+         lower the capacity to at most {fits} rows"
+    )]
+    TooLarge {
+        /// Rows asked for.
+        rows: u64,
+        /// Bytes that the buffer takes when it is full; see [`Builder::memory_bytes`](crate::Builder::memory_bytes).
+        bytes: u128,
+        /// Bytes that the system has left, or the limit of this process's group.
+        available: u64,
+        /// The largest capacity that fits, with the other settings as they are.
+        fits: u64,
+    },
     /// A setting is out of its range.
     #[error("{name} is {value}; it must be {expected}")]
     Setting {
@@ -59,6 +74,12 @@ pub enum ReplayError {
         column: String,
         /// The element, counted from 0 in that row.
         element: usize,
+    },
+    /// The struct is a row of another schema.
+    #[error("the row does not go into this buffer: {why}; build the buffer with the row's own `schema()`")]
+    OtherRow {
+        /// What is different.
+        why: String,
     },
     /// The schema is not one of transitions.
     #[error("n-step returns need the fields of `Schema::transition`; {why}")]

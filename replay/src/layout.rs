@@ -2,9 +2,6 @@
 
 use rl_minibatch::Schema;
 
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
-
 /// All fields of a row side by side, so that reading a small row touches as few cache lines as can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -22,22 +19,16 @@ pub(crate) struct Span {
 }
 
 impl Layout {
-    /// Fields in the schema's order without gaps; slots so far apart that a row never lies across one cache line more
-    /// than it has to: up to a line the next power of two, beyond it whole lines.
+    /// Fields in the schema's order without gaps; slots as far apart as [`Schema::stride_bytes`] says.
     pub(crate) fn new(schema: &Schema) -> Self {
-        // A schema's rows can be counted in a `usize`, so this sum does not overflow; only the rounding may.
+        // A schema's rows can be counted in a `usize`, so this sum does not overflow.
         let mut row_bytes = 0;
         let mut fields = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
             fields.push(Span { offset: row_bytes, bytes: field.row_bytes() });
             row_bytes += field.row_bytes();
         }
-        let stride = if row_bytes <= LINE_BYTES {
-            row_bytes.next_power_of_two()
-        } else {
-            row_bytes.checked_next_multiple_of(LINE_BYTES).unwrap_or(usize::MAX)
-        };
-        Self { fields, stride }
+        Self { fields, stride: schema.stride_bytes() }
     }
 
     /// Bytes of a ring with `capacity` + 2 · `reserve` slots; `None` when they cannot be addressed.

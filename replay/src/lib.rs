@@ -18,7 +18,9 @@
 //! | to | call | cost |
 //! |---|---|---|
 //! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
-//! | insert | [`Writer::push`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
+//! | declare a row of your own | [`row!`] | |
+//! | know what memory it takes | [`Schema::bytes_for`], [`Builder::memory_bytes`] | |
+//! | insert | [`Writer::push`], [`Writer::push_row`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
 //! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
 //! | keep episodes together | [`EpisodeWriter::push`], one for each environment | a copy, twice |
@@ -104,6 +106,7 @@ mod error;
 mod file;
 mod hindsight;
 mod layout;
+mod memory;
 mod mixture;
 mod narrow;
 mod nstep;
@@ -135,9 +138,9 @@ pub use rank::RankBased;
 pub use reader::{Pinned, Reader};
 pub use recent::{Phases, Recent, RecentSettings};
 pub use rl_minibatch::{
-    Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng,
-    SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated, WeightNorm,
-    WithoutReplacement, check_magnitudes, importance_weights, scalar, scope, slice, value,
+    Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng, Row,
+    RowField, SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated,
+    WeightNorm, WithoutReplacement, check_magnitudes, importance_weights, row, scalar, scope, slice, value,
 };
 pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
 pub use writer::Writer;

@@ -91,6 +91,11 @@ impl Proportional {
         self.tree.get(self.leaf(key))
     }
 
+    /// Bytes of a sampler for so many rows.
+    pub(crate) fn bytes_for(capacity: u64) -> u64 {
+        SumTree::bytes_for(capacity)
+    }
+
     fn capacity(&self) -> u64 {
         self.tree.leaves() as u64
     }
@@ -152,6 +157,10 @@ impl Sampler for Proportional {
 
     fn priorities(&mut self) -> Option<&mut dyn Priorities> {
         Some(self)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        Self::bytes_for(self.capacity())
     }
 
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {

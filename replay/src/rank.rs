@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Bits of a key in a [`Ranking`]'s number; those of the magnitude lie above.
 const KEY_BITS: u32 = 33;
 
+/// Memory of a row: its magnitude, a sum of powers, and its number in blocks that are three quarters full, commonly.
+const ROW_BYTES: u64 = 24;
+
 /// Stands for the magnitude of a row that the sampler was not told of.
 const UNKNOWN: f32 = -1.0;
 
@@ -63,7 +66,7 @@ impl RankBased {
         }
         let memory = || ReplayError::Memory {
             rows: capacity,
-            bytes: u128::from(capacity) * 24,
+            bytes: u128::from(capacity) * u128::from(ROW_BYTES),
             source: std::io::ErrorKind::OutOfMemory.into(),
         };
         let slots = usize::try_from(capacity).map_err(|_| memory())?;
@@ -98,6 +101,11 @@ impl RankBased {
     fn probability_of_slot(&self, key: u64) -> f64 {
         let key = in_ring_from(self.known.start, key, self.capacity());
         self.magnitude(key).map_or(0.0, |magnitude| self.ties(number(magnitude, key)).2)
+    }
+
+    /// Bytes of a sampler for so many rows, commonly.
+    pub(crate) fn bytes_for(capacity: u64) -> u64 {
+        capacity.saturating_mul(ROW_BYTES)
     }
 
     fn capacity(&self) -> u64 {
@@ -213,6 +221,10 @@ impl Sampler for RankBased {
 
     fn priorities(&mut self) -> Option<&mut dyn Priorities> {
         Some(self)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        Self::bytes_for(self.capacity())
     }
 
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {

@@ -49,7 +49,7 @@ impl Ring {
         // the kernel does not offer them the buffer works all the same.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
-        let control = Control::new(capacity, 2 * reserve);
+        let control = Control::new(capacity, 2 * reserve)?;
         Ok(Self { layout, reserve, memory: memory.into(), control })
     }
 

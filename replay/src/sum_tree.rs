@@ -46,6 +46,19 @@ impl SumTree {
         }
     }
 
+    /// Bytes of a tree of so many leaves.
+    pub(crate) fn bytes_for(leaves: u64) -> u64 {
+        let (mut nodes, mut bytes) = (leaves, 0u64);
+        loop {
+            let padded = nodes.checked_next_multiple_of(WIDTH as u64).unwrap_or(u64::MAX);
+            bytes = bytes.saturating_add(padded.saturating_mul(size_of::<f64>() as u64));
+            if nodes <= WIDTH as u64 {
+                return bytes;
+            }
+            nodes = nodes.div_ceil(WIDTH as u64);
+        }
+    }
+
     /// The number of weights.
     pub(crate) fn leaves(&self) -> usize {
         self.leaves
@@ -270,6 +283,16 @@ mod tests {
                 prop_assert!(leaf < exponents.len() && exponents[leaf].is_some());
             }
         }
+    }
+
+    #[test]
+    fn its_bytes_are_known_before_it_is_made() {
+        for leaves in [1, 15, 16, 17, 256, 257, 100_000] {
+            let tree = SumTree::new(leaves).unwrap();
+            let bytes: usize = tree.levels.iter().map(|level| size_of_val(&level[..])).sum();
+            assert_eq!(SumTree::bytes_for(leaves as u64), bytes as u64);
+        }
+        assert_eq!(SumTree::bytes_for(u64::MAX), u64::MAX);
     }
 
     #[test]

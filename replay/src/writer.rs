@@ -1,7 +1,7 @@
 //! Inserting rows.
 
 use crate::{Key, Replay, ReplayError};
-use rl_minibatch::Schema;
+use rl_minibatch::{Field, Row, Schema};
 
 /// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
 ///
@@ -34,6 +34,47 @@ impl Writer {
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         check_rows(self.schema(), 1, row)?;
         Ok(self.push_checked(row))
+    }
+
+    /// Inserts one row given as a struct that [`row!`](crate::row) declared. As [`push`](Self::push), whose checks it makes
+    /// too; comparing the schemas costs next to nothing when the buffer was built with a clone of `R::schema()`.
+    ///
+    /// ```
+    /// use rand::SeedableRng;
+    /// use rl_replay::{Batch, Drawn, Replay, Rng, Row, row};
+    ///
+    /// row! {
+    ///     pub struct Step {
+    ///         pub obs: [f32; 4],
+    ///         pub action: i64,
+    ///         pub reward: f32,
+    ///         pub terminated: bool,
+    ///     }
+    /// }
+    ///
+    /// let replay = Replay::builder(Step::schema().clone()).capacity(1_000).build()?;
+    /// let mut writer = replay.writer();
+    /// for t in 0..10 {
+    ///     writer.push_row(&Step { obs: [t as f32; 4], action: t % 2, reward: 1.0, terminated: t == 9 })?;
+    /// }
+    ///
+    /// let (mut batch, mut drawn) = (Batch::new(replay.schema(), 32), Drawn::default());
+    /// replay.sampler().sample_into(&mut Rng::seed_from_u64(0), 32, &mut batch.view_mut(), &mut drawn)?;
+    /// let columns = Step::columns(&batch)?;
+    /// for (key, (obs, action)) in drawn.rows.iter().zip(columns.obs.iter().zip(columns.action)) {
+    ///     assert_eq!((*obs, *action), ([*key as f32; 4], (key % 2) as i64));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReplayError::OtherRow`] when the buffer's schema is another one, [`ReplayError::NotFinite`]; nothing is stored then.
+    pub fn push_row<R: Row>(&mut self, row: &R) -> Result<Key, ReplayError> {
+        if self.schema() != R::schema() {
+            let why = difference(R::schema(), self.schema());
+            return Err(ReplayError::OtherRow { why });
+        }
+        row.with_columns(|columns| self.push(columns))
     }
 
     /// As [`push`](Self::push), for a row that has been checked.
@@ -88,4 +129,20 @@ pub(crate) fn check_rows(schema: &Schema, rows: usize, columns: &[&[u8]]) -> Res
         }
     }
     Ok(())
+}
+
+/// In which field a row differs from what the buffer holds.
+fn difference(row: &Schema, buffer: &Schema) -> String {
+    let describe = |field: Option<&Field>| match field {
+        Some(Field { name, dtype, shape }) => format!("'{name}: {dtype} {shape:?}'"),
+        None => "missing".to_string(),
+    };
+    let fields = row.fields().len().max(buffer.fields().len());
+    let pairs =
+        (0..fields).map(|position| (position, row.fields().get(position), buffer.fields().get(position)));
+    let different = pairs.into_iter().find(|(_, here, there)| here != there);
+    different.map_or_else(String::new, |(position, here, there)| {
+        let (here, there) = (describe(here), describe(there));
+        format!("its field {position} is {here}, and the buffer's is {there}")
+    })
 }

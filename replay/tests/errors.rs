@@ -260,3 +260,89 @@ fn states_that_are_not_this_buffers() {
     load(&good).unwrap();
     assert_eq!(state(&replay), good);
 }
+
+/// Nothing of it is allocated first: each of these asks for more than the machine has.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_buffer_that_does_not_fit_says_what_would() {
+    let build = |builder: Builder| builder.build().map(drop).unwrap_err();
+    let too_many = || Replay::builder(schema()).capacity(1 << 45);
+    let own = Box::new(Recent::new(RecentSettings::default()).unwrap());
+    for builder in [
+        too_many(),
+        too_many().prioritized(Prioritized::default()),
+        too_many().rank_based(0.7),
+        too_many().sampler(own),
+        Replay::builder(schema()).capacity(10).reserve(1 << 45),
+        Replay::builder(schema()).capacity(usize::MAX).reserve(usize::MAX),
+    ] {
+        let needed = builder.memory_bytes();
+        let error = build(builder);
+        let ReplayError::TooLarge { rows, bytes, available, fits } = error else { panic!("{error}") };
+        assert_eq!(bytes, needed);
+        assert!(u128::from(available) < bytes && fits < rows);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "a buffer of {rows} rows needs {bytes} bytes and {available} are available; \
+                 lower the capacity to at most {fits} rows"
+            )
+        );
+    }
+    let error = build(too_many());
+    let ReplayError::TooLarge { fits, .. } = error else { panic!("{error}") };
+    // Half of it, for others run beside this test. It is not touched.
+    Replay::builder(schema()).capacity(fits as usize / 2).build().unwrap();
+}
+
+row! {
+    struct Plain {
+        obs: [f32; 2],
+        action: i64,
+        reward: f32,
+        discount: f32,
+        next_obs: [f32; 2],
+    }
+}
+
+row! {
+    struct OtherAction {
+        obs: [f32; 2],
+        action: f64,
+        reward: f32,
+        discount: f32,
+        next_obs: [f32; 2],
+    }
+}
+
+row! {
+    struct Short {
+        obs: [f32; 2],
+    }
+}
+
+#[test]
+fn structs_that_are_other_rows() {
+    let replay = filled();
+    let mut writer = replay.writer();
+    let (obs, next_obs) = ([1.0, 2.0], [3.0, 4.0]);
+    let plain = Plain { obs, action: 5, reward: 6.0, discount: 7.0, next_obs };
+    let bad = Plain { next_obs: [0.0, f32::NAN], ..plain };
+    refused(&replay, &["row 0", "'next_obs'", "element 1"], || writer.push_row(&bad).map(drop));
+    let other = OtherAction { obs, action: 5.0, reward: 6.0, discount: 7.0, next_obs };
+    // Of the same size, so only the type tells.
+    refused(&replay, &["field 1", "'action: f64 []'", "'action: i64 []'", "`schema()`"], || {
+        writer.push_row(&other).map(drop)
+    });
+    refused(&replay, &["field 1 is missing", "'action: i64 []'"], || {
+        writer.push_row(&Short { obs }).map(drop)
+    });
+    // Of a schema that is equal and not a clone.
+    assert_eq!(writer.push_row(&plain).unwrap(), 6);
+    let mut batch = Batch::new(replay.schema(), 1);
+    replay.sampler().pin().unwrap().gather(&[6], &mut batch.view_mut()).unwrap();
+    let back = Plain::get(&Plain::columns(&batch).unwrap(), 0);
+    assert_eq!((back.obs, back.action, back.next_obs), (obs, 5, next_obs));
+    assert_eq!((back.reward, back.discount), (6.0, 7.0));
+    assert_eq!(Short::columns(&batch).unwrap().obs, [obs], "some of the columns");
+}
