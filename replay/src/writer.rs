@@ -1,20 +1,52 @@
 //! Inserting rows.
 
-use crate::{Key, Replay, ReplayError};
+use crate::limiter::{Admitted, Side};
+use crate::{Key, Replay, ReplayError, WhenLimited};
 use rl_minibatch::Schema;
 
 /// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
 ///
 /// A writer waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows ago (see
-/// [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers.
-#[derive(Clone, Debug)]
+/// [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers. With a [rate limiter](crate::Builder::rate_limiter) it also waits
+/// until inserting is allowed.
+#[derive(Debug)]
 pub struct Writer {
     replay: Replay,
+    when_limited: WhenLimited,
+}
+
+impl Clone for Writer {
+    fn clone(&self) -> Self {
+        Self::new(self.replay.clone()).when_limited(self.when_limited)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(limiter) = &self.replay.shared.limiter {
+            limiter.of_side(Side::Insert, false);
+        }
+    }
 }
 
 impl Writer {
     pub(crate) fn new(replay: Replay) -> Self {
-        Self { replay }
+        if let Some(limiter) = &replay.shared.limiter {
+            limiter.of_side(Side::Insert, true);
+        }
+        Self { replay, when_limited: WhenLimited::Block }
+    }
+
+    /// What a call does that the buffer's rate limiter does not allow: wait, unless this says otherwise.
+    pub fn when_limited(mut self, when: WhenLimited) -> Self {
+        self.when_limited = when;
+        self
+    }
+
+    /// Waits until `rows` rows may be inserted.
+    #[inline]
+    pub(crate) fn admit(&self, rows: usize) -> Result<Option<Admitted<'_>>, ReplayError> {
+        self.replay.shared.admit(Side::Insert, rows, self.when_limited)
     }
 
     /// What a row holds.
@@ -30,14 +62,17 @@ impl Writer {
     /// priority is stored by the next draw.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then.
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`], and with a rate limiter
+    /// [`ReplayError::Limited`], [`ReplayError::TimedOut`], [`ReplayError::Closed`], [`ReplayError::Abandoned`] and
+    /// [`ReplayError::LimiterRows`]; nothing is stored then.
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         check_rows(self.schema(), 1, row)?;
+        let _admitted = self.admit(1)?;
         Ok(self.push_checked(row))
     }
 
-    /// As [`push`](Self::push), for a row that has been checked.
-    pub(crate) fn push_checked(&mut self, row: &[&[u8]]) -> Key {
+    /// As [`push`](Self::push), for a row that has been checked and admitted.
+    pub(crate) fn push_checked(&self, row: &[&[u8]]) -> Key {
         let mut claim = self.replay.shared.ring.claim(1);
         let key = claim.keys().start;
         claim.write(0, row);
@@ -52,9 +87,10 @@ impl Writer {
     /// larger pieces those of other writers may come.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then, of no row.
+    /// Those of [`push`](Self::push), the rate limiter taking all rows or none; nothing is stored then, of no row.
     pub fn push_rows(&mut self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
         check_rows(self.schema(), rows, columns)?;
+        let mut admitted = self.admit(rows)?;
         let ring = &self.replay.shared.ring;
         let mut row = 0;
         while row < rows {
@@ -62,6 +98,9 @@ impl Writer {
             let mut claim = ring.claim(piece);
             claim.write(row, columns);
             claim.publish();
+            if let Some(admitted) = &mut admitted {
+                admitted.done(piece as usize);
+            }
             row += piece as usize;
         }
         Ok(())
