@@ -359,3 +359,28 @@ fn settings_that_would_lock_are_refused() {
         assert!(matches!(error, ReplayError::Setting { name, .. } if name == bad), "{error}");
     }
 }
+
+/// Rows that are allowed and still wait for their slots count against further ones.
+#[test]
+fn rows_under_way_count() {
+    let limiter = RateLimiter { min_size: 1, samples_per_insert: 1.0, error_buffer: 6.0 };
+    let replay = Replay::builder(schema()).capacity(2).reserve(1).rate_limiter(limiter).build().unwrap();
+    let (mut writer, mut reader) = (replay.writer(), replay.sampler());
+    push(&mut writer, 1).unwrap();
+    // It keeps key 0, whose slot is that of key 4: 2 rows and twice the reserve.
+    let pinned = reader.pin().unwrap();
+    push(&mut writer, 3).unwrap();
+    let mut other = replay.writer().when_limited(WhenLimited::Refuse);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || push(&mut writer, 1));
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(replay.inserted(), 4);
+        // Five of the seven that the bound allows are taken, so three more are too many.
+        let refused = scope.spawn(move || push(&mut other, 3));
+        std::thread::sleep(Duration::from_millis(50));
+        drop(pinned);
+        assert!(matches!(refused.join().unwrap(), Err(ReplayError::Limited { rows: 3, .. })));
+        waits.join().unwrap().unwrap();
+    });
+    assert_eq!(replay.inserted(), 5);
+}
