@@ -67,6 +67,16 @@ impl Writer {
     /// [`ReplayError::LimiterRows`]; nothing is stored then.
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         check_rows(self.schema(), 1, row)?;
+        if self.replay.shared.limiter.is_some() {
+            return self.push_limited(row);
+        }
+        Ok(self.push_checked(row))
+    }
+
+    /// Apart, so that a buffer without a rate limiter pays for one comparison and no more.
+    #[cold]
+    #[inline(never)]
+    fn push_limited(&self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         let _admitted = self.admit(1)?;
         Ok(self.push_checked(row))
     }
@@ -90,7 +100,28 @@ impl Writer {
     /// Those of [`push`](Self::push), the rate limiter taking all rows or none; nothing is stored then, of no row.
     pub fn push_rows(&mut self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
         check_rows(self.schema(), rows, columns)?;
+        if self.replay.shared.limiter.is_some() {
+            return self.push_rows_limited(rows, columns);
+        }
+        self.insert(rows, columns, |_| ());
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_rows_limited(&self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
         let mut admitted = self.admit(rows)?;
+        self.insert(rows, columns, |rows| {
+            if let Some(admitted) = &mut admitted {
+                admitted.done(rows);
+            }
+        });
+        Ok(())
+    }
+
+    /// Inserts rows that have been checked and admitted; `done` hears of each piece.
+    #[inline]
+    fn insert(&self, rows: usize, columns: &[&[u8]], mut done: impl FnMut(usize)) {
         let ring = &self.replay.shared.ring;
         let mut row = 0;
         while row < rows {
@@ -98,12 +129,9 @@ impl Writer {
             let mut claim = ring.claim(piece);
             claim.write(row, columns);
             claim.publish();
-            if let Some(admitted) = &mut admitted {
-                admitted.done(piece as usize);
-            }
+            done(piece as usize);
             row += piece as usize;
         }
-        Ok(())
     }
 }
 
