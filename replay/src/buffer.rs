@@ -3,10 +3,13 @@
 use crate::control::Control;
 use crate::file::Lineage;
 use crate::layout::Layout;
+use crate::limiter::{Admitted, Limiter, Side};
 use crate::memory;
 use crate::ring::Ring;
 use crate::sync::{Mutex, MutexGuard};
-use crate::{Key, Prioritized, Proportional, RankBased, Reader, ReplayError, Writer};
+use crate::{
+    Key, Prioritized, Proportional, RankBased, RateLimiter, Reader, ReplayError, WhenLimited, Writer,
+};
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +22,6 @@ use std::sync::atomic::AtomicU64;
 ///
 /// Rows are copied in and out without holding a lock, and inserting takes none at all. The one lock guards the sampler's
 /// state, and is held while rows are chosen and priorities stored; uniform draws do without it.
-#[derive(Clone)]
 pub struct Replay {
     pub(crate) shared: Arc<Shared>,
 }
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     keeper: Mutex<Keeper>,
     /// How often a state was loaded, so that a reader can tell that its rows are not those it knew.
     pub(crate) loads: AtomicU64,
+    pub(crate) limiter: Option<Limiter>,
 }
 
 /// Everything beside the rows, behind one lock. Writers never take it: what they inserted is told to the sampler when
@@ -68,6 +71,20 @@ impl Shared {
         (keeper, live)
     }
 
+    /// Waits until the rate limiter allows a call, if there is one.
+    #[inline]
+    pub(crate) fn admit(
+        &self,
+        side: Side,
+        rows: usize,
+        when: WhenLimited,
+    ) -> Result<Option<Admitted<'_>>, ReplayError> {
+        match &self.limiter {
+            None => Ok(None),
+            Some(limiter) => limiter.admit(&self.ring, side, rows, when).map(Some),
+        }
+    }
+
     /// Takes the lock as it is, to replace what it guards.
     pub(crate) fn keeper_to_load(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock()
@@ -84,7 +101,7 @@ impl Keeper {
 impl Replay {
     /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
     pub fn builder(schema: Schema) -> Builder {
-        Builder { schema, capacity: 0, reserve: None, choice: Choice::Uniform }
+        Builder { schema, capacity: 0, reserve: None, choice: Choice::Uniform, limiter: None }
     }
 
     /// A handle to insert rows with. Each thread takes one of its own.
@@ -95,6 +112,15 @@ impl Replay {
     /// A handle to draw rows with, and to send their priorities back. Each thread takes one of its own.
     pub fn sampler(&self) -> Reader {
         Reader::new(self.clone())
+    }
+
+    /// Ends all inserting and drawing of a buffer with a [rate limiter](Builder::rate_limiter): calls that wait give
+    /// [`ReplayError::Closed`] now, and later ones at once. Rows stay, and can still be looked at and saved. A buffer
+    /// without one has no calls that wait for others, and closing it does nothing.
+    pub fn close(&self) {
+        if let Some(limiter) = &self.shared.limiter {
+            limiter.close();
+        }
     }
 
     /// What a row holds.
@@ -145,6 +171,29 @@ impl Replay {
     }
 }
 
+impl Clone for Replay {
+    fn clone(&self) -> Self {
+        Self::of(self.shared.clone())
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let Some(limiter) = &self.shared.limiter {
+            limiter.handle(false);
+        }
+    }
+}
+
+impl Replay {
+    fn of(shared: Arc<Shared>) -> Self {
+        if let Some(limiter) = &shared.limiter {
+            limiter.handle(true);
+        }
+        Self { shared }
+    }
+}
+
 impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replay")
@@ -171,6 +220,7 @@ pub struct Builder {
     capacity: usize,
     reserve: Option<usize>,
     choice: Choice,
+    limiter: Option<RateLimiter>,
 }
 
 enum Choice {
@@ -218,6 +268,17 @@ impl Builder {
     /// only from the live rows that it is given: keys outside of them are refused with [`ReplayError::BadDraw`].
     pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
         self.choice = Choice::Other(sampler);
+        self
+    }
+
+    /// Holds inserting and drawing to a ratio; see [`RateLimiter`]. Without one, the default, neither waits for the other.
+    ///
+    /// It counts the rows of [`Writer`]s and of all that inserts through one, and the rows that [`Reader::sample_into`],
+    /// [`Hindsight`](crate::Hindsight) and [`Pinned::draw`](crate::Pinned::draw) draw, including those of a
+    /// [`Mixture`](crate::Mixture). Episodes of an [`EpisodeReader`](crate::EpisodeReader) and rows gathered by their keys
+    /// are not counted. The counts are a part of the state that is saved.
+    pub fn rate_limiter(mut self, limiter: RateLimiter) -> Self {
+        self.limiter = Some(limiter);
         self
     }
 
@@ -295,7 +356,7 @@ impl Builder {
     /// # Errors
     /// [`ReplayError::NoCapacity`]; [`ReplayError::TooLarge`] when it would not fit, with the largest capacity that does;
     /// [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when α or ε is out of range, or the
-    /// reserve 0.
+    /// reserve 0, or a setting of the rate limiter out of range.
     pub fn build(self) -> Result<Replay, ReplayError> {
         if self.capacity == 0 {
             return Err(ReplayError::NoCapacity);
@@ -307,9 +368,10 @@ impl Builder {
             self.check_room(available)?;
         }
         let (capacity, reserve) = (self.capacity as u64, self.reserve_for(self.capacity as u64));
-        let Self { schema, choice, .. } = self;
+        let Self { schema, choice, limiter, .. } = self;
         let layout = Layout::new(&schema);
         let bytes = layout.ring_bytes_wide(capacity, reserve);
+        let limiter = limiter.map(|settings| Limiter::new(settings, capacity)).transpose()?;
         let uniform = matches!(choice, Choice::Uniform);
         let sampler: Box<dyn Sampler> = match choice {
             Choice::Uniform => Box::new(Uniform),
@@ -324,7 +386,8 @@ impl Builder {
         })?;
         let keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
         let keeper = Mutex::new(keeper);
-        Ok(Replay { shared: Arc::new(Shared { schema, ring, uniform, keeper, loads: AtomicU64::new(0) }) })
+        let loads = AtomicU64::new(0);
+        Ok(Replay::of(Arc::new(Shared { schema, ring, uniform, keeper, loads, limiter })))
     }
 }
 

@@ -117,6 +117,13 @@ impl EpisodeWriter {
         })
     }
 
+    /// What storing does that the buffer's rate limiter does not allow: wait, unless this says otherwise. An episode is
+    /// stored by one call.
+    pub fn when_limited(mut self, when: crate::WhenLimited) -> Self {
+        self.writer = self.writer.when_limited(when);
+        self
+    }
+
     /// Takes one step, a slice for each field of a step. `ended`: the episode is over with it, terminated or truncated.
     /// When it is, or when there are `max_steps` of them, the steps are stored. Returns the rows stored: 0, or all that
     /// were open.

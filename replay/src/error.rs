@@ -131,6 +131,59 @@ pub enum ReplayError {
         /// Steps that the batch has for each episode.
         length: usize,
     },
+    /// The rate limiter does not allow a call now, and it was not to wait.
+    #[error("{call} {rows} row(s) is not allowed by the rate limiter now: {why}")]
+    Limited {
+        /// "inserting" or "drawing".
+        call: &'static str,
+        /// Rows of the call.
+        rows: usize,
+        /// What is missing.
+        why: String,
+    },
+    /// The rate limiter did not allow a call in time.
+    #[error("{call} {rows} row(s) was not allowed by the rate limiter within {limit:?}: {why}")]
+    TimedOut {
+        /// "inserting" or "drawing".
+        call: &'static str,
+        /// Rows of the call.
+        rows: usize,
+        /// How long it was to wait.
+        limit: std::time::Duration,
+        /// What is missing.
+        why: String,
+    },
+    /// The buffer was closed.
+    #[error("{call} is over: the buffer was closed by `Replay::close`")]
+    Closed {
+        /// "inserting" or "drawing".
+        call: &'static str,
+    },
+    /// A call would wait for the rate limiter for ever: nobody is left who could let it go on.
+    #[error(
+        "{call} {rows} row(s) would wait for ever, for every other handle to the buffer is gone or waits too: {why}"
+    )]
+    Abandoned {
+        /// "inserting" or "drawing".
+        call: &'static str,
+        /// Rows of the call.
+        rows: usize,
+        /// What is missing.
+        why: String,
+    },
+    /// A call is larger than the rate limiter can ever allow.
+    #[error(
+        "{call} {rows} rows at once can never be allowed by the rate limiter, which takes at most {most}; \
+         ask for fewer, or raise error_buffer"
+    )]
+    LimiterRows {
+        /// "inserting" or "drawing".
+        call: &'static str,
+        /// Rows of the call.
+        rows: usize,
+        /// The most rows of one call.
+        most: u64,
+    },
     /// Goals cannot be relabelled.
     #[error("hindsight relabelling: {why}")]
     Hindsight {

@@ -246,7 +246,7 @@ impl Hindsight {
             return Err(ReplayError::Hindsight { why });
         }
         batch.check(&self.schema, count)?;
-        let mut pinned = reader.pin()?;
+        let mut pinned = reader.pin_for(count)?;
         pinned.draw(rng, count, drawn)?;
         pinned.gather(&drawn.rows, batch)?;
         self.choose(rng, &drawn.rows, pinned.live(), batch);

@@ -28,6 +28,7 @@
 //! | draw whole episodes, or windows of them | [`EpisodeReader::sample_episodes`], [`EpisodeReader::sample_windows`] | a copy for each row |
 //! | draw transitions with other goals | [`Hindsight::sample_into`] | up to two copies for each row |
 //! | correct for priorities | [`importance_weights`] | a power for each row |
+//! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
@@ -106,6 +107,7 @@ mod error;
 mod file;
 mod hindsight;
 mod layout;
+mod limiter;
 mod memory;
 mod mixture;
 mod narrow;
@@ -131,6 +133,7 @@ pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
 pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
+pub use limiter::{RateLimiter, WhenLimited};
 pub use mixture::{Mixed, MixedPart, Mixture};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};

@@ -88,7 +88,7 @@ impl NStep {
     /// # Errors
     /// [`ReplayError::NotTransition`] when the writer is for another schema, [`ReplayError::Bytes`] for a slice of the
     /// wrong size, [`ReplayError::NotFinite`] for a NaN or infinite observation, action or reward, or a return beyond
-    /// f32. Neither the buffer nor the open steps have changed then.
+    /// f32, and those of a rate limiter (see [`Writer::push`]). Neither the buffer nor the open steps have changed then.
     pub fn push(&mut self, step: Step<'_>, writer: &mut Writer) -> Result<usize, ReplayError> {
         if *writer.schema() != self.schema {
             let why = "the writer's buffer has another schema".to_string();
@@ -113,6 +113,13 @@ impl NStep {
             let column = self.schema.fields()[REWARD].name.clone();
             return Err(ReplayError::NotFinite { row: 0, column, element: 0 });
         }
+        let admitted = match writer.admit(rows) {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                self.open -= 1;
+                return Err(error);
+            }
+        };
         for row in 0..rows {
             let span = self.open - row;
             let bootstrap = if step.terminated { 0.0 } else { power(self.gamma, span) };
@@ -122,6 +129,7 @@ impl NStep {
             // Everything that could be refused has been checked, so either all rows go in or none.
             writer.push_checked(&[obs, action, &reward, &discount, step.next_obs]);
         }
+        drop(admitted);
         if ended {
             self.open = 0;
         } else if rows == 1 {

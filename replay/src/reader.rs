@@ -1,8 +1,9 @@
 //! Drawing rows, and sending their priorities back.
 
 use crate::control::PinCell;
+use crate::limiter::{Admitted, Side};
 use crate::ring::Pin;
-use crate::{Key, Replay, ReplayError};
+use crate::{Key, Replay, ReplayError, WhenLimited};
 use rl_minibatch::{BatchMut, Drawn, Rng, SampleError, Sampler, Schema, Uniform, Updated};
 use std::ops::Range;
 
@@ -12,24 +13,38 @@ use std::ops::Range;
 pub struct Reader {
     replay: Replay,
     cell: PinCell,
+    when_limited: WhenLimited,
 }
 
 impl Clone for Reader {
     fn clone(&self) -> Self {
-        Self::new(self.replay.clone())
+        Self::new(self.replay.clone()).when_limited(self.when_limited)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
         self.replay.shared.ring.withdraw(&self.cell);
+        if let Some(limiter) = &self.replay.shared.limiter {
+            limiter.of_side(Side::Draw, false);
+        }
     }
 }
 
 impl Reader {
     pub(crate) fn new(replay: Replay) -> Self {
         let cell = replay.shared.ring.cell();
-        Self { replay, cell }
+        if let Some(limiter) = &replay.shared.limiter {
+            limiter.of_side(Side::Draw, true);
+        }
+        Self { replay, cell, when_limited: WhenLimited::Block }
+    }
+
+    /// What [`sample_into`](Self::sample_into) does when the buffer's rate limiter does not allow it: wait, unless this
+    /// says otherwise.
+    pub fn when_limited(mut self, when: WhenLimited) -> Self {
+        self.when_limited = when;
+        self
     }
 
     /// What a row holds.
@@ -45,8 +60,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReplayError::Batch`] when the batch is for another schema or too small; [`ReplayError::Sample`] when there is
-    /// nothing to draw from; [`ReplayError::BadDraw`] when a sampler of your own drew what is not there. The batch is
-    /// then untouched.
+    /// nothing to draw from; [`ReplayError::BadDraw`] when a sampler of your own drew what is not there; with a
+    /// rate limiter [`ReplayError::Limited`], [`ReplayError::TimedOut`], [`ReplayError::Closed`],
+    /// [`ReplayError::Abandoned`] and [`ReplayError::LimiterRows`]. The batch is then untouched, and the rate limiter
+    /// has counted nothing.
     pub fn sample_into(
         &mut self,
         rng: &mut Rng,
@@ -55,7 +72,7 @@ impl Reader {
         drawn: &mut Drawn,
     ) -> Result<(), ReplayError> {
         batch.check(self.schema(), count)?;
-        let mut pinned = self.pin()?;
+        let mut pinned = self.pin_for(count)?;
         pinned.draw(rng, count, drawn)?;
         pinned.pin.gather(drawn.rows.iter().copied(), batch);
         Ok(())
@@ -70,7 +87,18 @@ impl Reader {
     /// [`ReplayError::Sample`] when there is no row.
     pub fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
         match self.replay.shared.ring.pin(&self.cell) {
-            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), pin }),
+            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), pin, admitted: None }),
+            None => Err(SampleError::Empty.into()),
+        }
+    }
+
+    /// As [`pin`](Self::pin), when the rate limiter allows `count` rows to be drawn. It is waited for without a pin, which
+    /// would hold up the very writers that are waited for.
+    pub(crate) fn pin_for(&mut self, count: usize) -> Result<Pinned<'_>, ReplayError> {
+        let Self { replay, cell, when_limited } = self;
+        let admitted = replay.shared.admit(Side::Draw, count, *when_limited)?;
+        match replay.shared.ring.pin(cell) {
+            Some(pin) => Ok(Pinned { replay, live: pin.live(), pin, admitted }),
             None => Err(SampleError::Empty.into()),
         }
     }
@@ -96,6 +124,8 @@ pub struct Pinned<'a> {
     replay: &'a Replay,
     pin: Pin<'a>,
     live: Range<Key>,
+    /// The rate limiter's leave for the next draw.
+    admitted: Option<Admitted<'a>>,
 }
 
 impl Pinned<'_> {
@@ -108,9 +138,14 @@ impl Pinned<'_> {
     ///
     /// # Errors
     /// [`ReplayError::Sample`] when no row can be drawn; [`ReplayError::BadDraw`] when a sampler of your own drew what
-    /// is not there.
+    /// is not there. With a rate limiter, [`ReplayError::Limited`] when it does not allow the draw now: who holds rows
+    /// does not wait.
     pub fn draw(&mut self, rng: &mut Rng, count: usize, drawn: &mut Drawn) -> Result<(), ReplayError> {
         let shared = &self.replay.shared;
+        let mut admitted = match self.admitted.take() {
+            None => shared.admit(Side::Draw, count, WhenLimited::Refuse)?,
+            admitted => admitted,
+        };
         if shared.uniform {
             Uniform.draw(rng, self.live.clone(), count, drawn)?;
         } else {
@@ -129,6 +164,9 @@ impl Pinned<'_> {
         }
         if let Some(key) = drawn.rows.iter().find(|key| !self.live.contains(key)) {
             return bad(format!("drew row {key}"));
+        }
+        if let Some(admitted) = &mut admitted {
+            admitted.done(count);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use crate::file::Lineage;
 use crate::layout::Layout;
+use crate::limiter::Limiter;
 use crate::recording::Recording;
 use crate::ring::{Exclusive, Pin, Ring};
 use crate::{Replay, ReplayError};
@@ -62,9 +63,10 @@ impl Replay {
         let mut sampler = Recording::default();
         keeper.sampler.visit(live.clone(), &mut sampler)?;
         let (stale, lineage) = (keeper.stale, keeper.lineage.own());
+        let sampled = self.shared.limiter.as_ref().map(Limiter::sampled);
         let rows = first..live.end;
         drop(keeper);
-        Ok(Moment { replay: self, live, rows, stale, lineage, sampler, pin })
+        Ok(Moment { replay: self, live, rows, stale, lineage, sampler, sampled, pin })
     }
 
     /// Replaces the state by what `source` gives.
@@ -89,7 +91,13 @@ impl Replay {
 
         // The sampler loads in place. Should anything go wrong from here on, it gets its present state back.
         let before = MemoryState::save(|v| keeper.sampler.visit(present.clone(), v))?;
+        let limiter = self.shared.limiter.as_ref();
+        let mut sampled = 0u64;
         let loaded = scope(source.visitor(), "sampler", |v| keeper.sampler.visit(live.clone(), v))
+            .and_then(|()| match limiter {
+                Some(_) => scope(source.visitor(), "limiter", |v| load_sampled(v, &mut sampled)),
+                None => Ok(()),
+            })
             .and_then(|()| source.finish());
         let origin = match loaded {
             Ok(origin) => origin,
@@ -105,6 +113,9 @@ impl Replay {
         keeper.lineage = Lineage::new(origin);
         keeper.loaded(live.end);
         ring.restore(live);
+        if let Some(limiter) = limiter {
+            limiter.loaded(sampled);
+        }
         self.shared.loads.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -121,6 +132,16 @@ impl Replay {
     }
 }
 
+/// Rows drawn, as a rate limiter counts them.
+fn load_sampled(visitor: &mut dyn StateVisitor, sampled: &mut u64) -> Result<(), StateError> {
+    scalar(visitor, "sampled", sampled)?;
+    if *sampled > u64::MAX / 2 {
+        let why = format!("{sampled} rows cannot have been drawn");
+        return Err(StateError::Invalid { path: "limiter.sampled".into(), why });
+    }
+    Ok(())
+}
+
 /// The buffer as it was at one moment, while others go on.
 pub(crate) struct Moment<'a> {
     replay: &'a Replay,
@@ -129,6 +150,8 @@ pub(crate) struct Moment<'a> {
     stale: u64,
     lineage: u64,
     sampler: Recording,
+    /// Rows drawn, if a rate limiter counts them.
+    sampled: Option<u64>,
     pin: Option<Pin<'a>>,
 }
 
@@ -150,7 +173,7 @@ impl Moment<'_> {
 
     /// Shows it, with rows in blocks of about `block_bytes`. Rows are let go of as soon as they are copied.
     pub(crate) fn show(self, visitor: &mut dyn StateVisitor, block_bytes: usize) -> Result<(), StateError> {
-        let Self { replay, live, rows, mut stale, sampler, mut pin, .. } = self;
+        let Self { replay, live, rows, mut stale, sampler, sampled, mut pin, .. } = self;
         let mut header = Header { live, ..Header::new(replay) };
         header.visit(visitor)?;
         scalar(visitor, "stale", &mut stale)?;
@@ -164,7 +187,11 @@ impl Moment<'_> {
                 pin = None;
             }
         })?;
-        scope(visitor, "sampler", |visitor| sampler.show(visitor))
+        scope(visitor, "sampler", |visitor| sampler.show(visitor))?;
+        match sampled {
+            Some(mut sampled) => scope(visitor, "limiter", |v| scalar(v, "sampled", &mut sampled)),
+            None => Ok(()),
+        }
     }
 }
 

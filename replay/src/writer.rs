@@ -1,20 +1,52 @@
 //! Inserting rows.
 
-use crate::{Key, Replay, ReplayError};
+use crate::limiter::{Admitted, Side};
+use crate::{Key, Replay, ReplayError, WhenLimited};
 use rl_minibatch::{Field, Row, Schema};
 
 /// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
 ///
-/// It takes no lock. It waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows ago (see
-/// [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers.
-#[derive(Clone, Debug)]
+/// It takes no lock. It waits only if it is about to overwrite a row that a reader began to copy a whole reserve of rows
+/// ago (see [`Builder::reserve`](crate::Builder::reserve)), or if as many rows are being copied by other writers. With a
+/// [rate limiter](crate::Builder::rate_limiter) it also waits until inserting is allowed.
+#[derive(Debug)]
 pub struct Writer {
     replay: Replay,
+    when_limited: WhenLimited,
+}
+
+impl Clone for Writer {
+    fn clone(&self) -> Self {
+        Self::new(self.replay.clone()).when_limited(self.when_limited)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(limiter) = &self.replay.shared.limiter {
+            limiter.of_side(Side::Insert, false);
+        }
+    }
 }
 
 impl Writer {
     pub(crate) fn new(replay: Replay) -> Self {
-        Self { replay }
+        if let Some(limiter) = &replay.shared.limiter {
+            limiter.of_side(Side::Insert, true);
+        }
+        Self { replay, when_limited: WhenLimited::Block }
+    }
+
+    /// What a call does that the buffer's rate limiter does not allow: wait, unless this says otherwise.
+    pub fn when_limited(mut self, when: WhenLimited) -> Self {
+        self.when_limited = when;
+        self
+    }
+
+    /// Waits until `rows` rows may be inserted.
+    #[inline]
+    pub(crate) fn admit(&self, rows: usize) -> Result<Option<Admitted<'_>>, ReplayError> {
+        self.replay.shared.admit(Side::Insert, rows, self.when_limited)
     }
 
     /// What a row holds.
@@ -30,9 +62,14 @@ impl Writer {
     /// priority is stored by the next draw.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then.
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`], and with a rate limiter
+    /// [`ReplayError::Limited`], [`ReplayError::TimedOut`], [`ReplayError::Closed`], [`ReplayError::Abandoned`] and
+    /// [`ReplayError::LimiterRows`]; nothing is stored then.
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
         check_rows(self.schema(), 1, row)?;
+        if self.replay.shared.limiter.is_some() {
+            return self.push_limited(row);
+        }
         Ok(self.push_checked(row))
     }
 
@@ -77,8 +114,16 @@ impl Writer {
         row.with_columns(|columns| self.push(columns))
     }
 
-    /// As [`push`](Self::push), for a row that has been checked.
-    pub(crate) fn push_checked(&mut self, row: &[&[u8]]) -> Key {
+    /// Apart, so that a buffer without a rate limiter pays for one comparison and no more.
+    #[cold]
+    #[inline(never)]
+    fn push_limited(&self, row: &[&[u8]]) -> Result<Key, ReplayError> {
+        let _admitted = self.admit(1)?;
+        Ok(self.push_checked(row))
+    }
+
+    /// As [`push`](Self::push), for a row that has been checked and admitted.
+    pub(crate) fn push_checked(&self, row: &[&[u8]]) -> Key {
         let mut claim = self.replay.shared.ring.claim(1);
         let key = claim.keys().start;
         claim.write(0, row);
@@ -93,9 +138,31 @@ impl Writer {
     /// larger pieces those of other writers may come.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; nothing is stored then, of no row.
+    /// Those of [`push`](Self::push), the rate limiter taking all rows or none; nothing is stored then, of no row.
     pub fn push_rows(&mut self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
         check_rows(self.schema(), rows, columns)?;
+        if self.replay.shared.limiter.is_some() {
+            return self.push_rows_limited(rows, columns);
+        }
+        self.insert(rows, columns, |_| ());
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_rows_limited(&self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
+        let mut admitted = self.admit(rows)?;
+        self.insert(rows, columns, |rows| {
+            if let Some(admitted) = &mut admitted {
+                admitted.done(rows);
+            }
+        });
+        Ok(())
+    }
+
+    /// Inserts rows that have been checked and admitted; `done` hears of each piece.
+    #[inline]
+    fn insert(&self, rows: usize, columns: &[&[u8]], mut done: impl FnMut(usize)) {
         let ring = &self.replay.shared.ring;
         let mut row = 0;
         while row < rows {
@@ -103,9 +170,9 @@ impl Writer {
             let mut claim = ring.claim(piece);
             claim.write(row, columns);
             claim.publish();
+            done(piece as usize);
             row += piece as usize;
         }
-        Ok(())
     }
 }
 
