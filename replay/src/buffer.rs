@@ -82,7 +82,7 @@ impl Keeper {
 impl Replay {
     /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
     pub fn builder(schema: Schema) -> Builder {
-        Builder { schema, capacity: 0, reserve: None, choice: Choice::Uniform }
+        Builder { schema, capacity: 0, reserve: None, packed: false, choice: Choice::Uniform }
     }
 
     /// A handle to insert rows with. Each thread takes one of its own.
@@ -168,6 +168,7 @@ pub struct Builder {
     schema: Schema,
     capacity: usize,
     reserve: Option<usize>,
+    packed: bool,
     choice: Choice,
 }
 
@@ -191,6 +192,12 @@ impl Builder {
     /// least 64.
     pub fn reserve(mut self, rows: usize) -> Self {
         self.reserve = Some(rows);
+        self
+    }
+
+    /// Leaves no more than seven bytes between rows: for rows that only refer to larger ones.
+    pub(crate) fn packed(mut self) -> Self {
+        self.packed = true;
         self
     }
 
@@ -225,11 +232,11 @@ impl Builder {
     /// [`ReplayError::NoCapacity`]; [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when
     /// α or ε is out of range, or the reserve 0.
     pub fn build(self) -> Result<Replay, ReplayError> {
-        let Self { schema, capacity, reserve, choice } = self;
+        let Self { schema, capacity, reserve, packed, choice } = self;
         if capacity == 0 {
             return Err(ReplayError::NoCapacity);
         }
-        let layout = Layout::new(&schema);
+        let layout = if packed { Layout::packed(&schema) } else { Layout::new(&schema) };
         let default_reserve = || {
             (capacity / 16)
                 .clamp(MIN_RESERVE, MAX_RESERVE)

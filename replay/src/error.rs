@@ -110,6 +110,12 @@ pub enum ReplayError {
         /// Steps that the batch has for each episode.
         length: usize,
     },
+    /// A stream of frames was used out of turn.
+    #[error("stream of frames: {why}")]
+    NotFrames {
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Goals cannot be relabelled.
     #[error("hindsight relabelling: {why}")]
     Hindsight {
