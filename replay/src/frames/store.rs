@@ -141,7 +141,7 @@ impl Turn<'_> {
         let mut claim = frames.claim(1);
         let serial = claim.keys().start;
         claim.write(0, &[frame]);
-        if serial % PER_MARK == 0 {
+        if serial.is_multiple_of(PER_MARK) {
             *self.ledger.mark(serial / PER_MARK) = 0;
         }
         // Before the frame that leaves is seen to have left.
