@@ -1,7 +1,10 @@
 //! Real threads over small rings of frames: no frame torn, none of another row's, nothing held up.
 
 use rand::SeedableRng;
-use rl_replay::{Batch, Drawn, Dtype, FrameReader, FrameReplay, FrameStep, MemoryState, Prioritized, Rng};
+use rl_replay::{
+    Batch, Drawn, Dtype, FrameReader, FrameReplay, FrameStep, MemoryState, Prioritized, ReplayError, Rng,
+    SampleError,
+};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,9 +39,9 @@ fn build(n: usize) -> FrameReplay {
 
 fn draw_and_check(reader: &mut FrameReader, n: usize, rng: &mut Rng, batch: &mut Batch, drawn: &mut Drawn) {
     let window = if n == 1 { STACK + 1 } else { 2 * STACK };
-    if reader.sample_into(rng, 32, &mut batch.view_mut(), drawn).is_err() {
-        std::thread::yield_now();
-        return;
+    match reader.sample_into(rng, 32, &mut batch.view_mut(), drawn) {
+        Err(ReplayError::Sample(SampleError::Empty)) => return std::thread::yield_now(),
+        result => result.unwrap(),
     }
     for row in 0..32 {
         let words = &batch.typed::<u64>("frames").unwrap()[row * window * WORDS..][..window * WORDS];

@@ -63,7 +63,7 @@ pub(crate) struct Store {
 pub(crate) struct Ledger {
     writer: Writer,
     /// For the block of a frame, the key after the last row whose oldest frame lies in it; 0 for none. As many blocks as
-    /// can be live, and one more at either end.
+    /// can be live, and one more at either end. What an earlier block has left there does no harm: D is past it.
     pub(crate) marks: Vec<u64>,
     /// How often a state was loaded. Serials from before mean nothing any more.
     pub(crate) loads: u64,
@@ -141,9 +141,6 @@ impl Turn<'_> {
         let mut claim = frames.claim(1);
         let serial = claim.keys().start;
         claim.write(0, &[frame]);
-        if serial.is_multiple_of(PER_MARK) {
-            *self.ledger.mark(serial / PER_MARK) = 0;
-        }
         // Before the frame that leaves is seen to have left.
         if let Some(leaving) = serial.checked_sub(frames.capacity()) {
             let from = *self.ledger.mark(leaving / PER_MARK);
