@@ -5,8 +5,8 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rl_replay::{
-    Batch, Drawn, Dtype, MemoryState, NStep, Prioritized, Replay, Rng, Schema, Step, WeightNorm,
-    importance_weights,
+    Batch, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng, Schema, Step,
+    WeightNorm, importance_weights,
 };
 
 /// A million rows when measuring; few when `cargo test --benches` only wants to see everything run once.
@@ -140,5 +140,50 @@ fn snapshot(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, insert, uniform, prioritized_update, save, snapshot);
+/// Atari's stacks of four frames of 84 × 84, each frame stored once; episodes of 1,000 steps. `memcpy` copies rows of as
+/// many bytes, W frames each, from all over as much memory: the limit.
+fn frames(c: &mut Criterion) {
+    const FRAME: usize = 84 * 84;
+    let capacity = capacity().min(50_000);
+    let replay = FrameReplay::builder((Dtype::U8, &[84, 84]), (Dtype::I64, &[]));
+    let replay = replay.capacity(capacity).build().unwrap();
+    let (mut stream, mut t) = (replay.stream(), 0u64);
+    let mut frame = vec![0u8; FRAME];
+    let mut step = || {
+        frame[..8].copy_from_slice(&t.to_ne_bytes());
+        if t.is_multiple_of(1000) {
+            stream.begin(&frame).unwrap();
+        }
+        t += 1;
+        let terminated = t.is_multiple_of(1000);
+        let step =
+            FrameStep { action: &[0; 8], reward: 1.0, next_frame: &frame, terminated, truncated: false };
+        stream.step(step).unwrap();
+    };
+    (0..capacity + 1000).for_each(|_| step());
+    let mut group = c.benchmark_group("frames");
+    group.throughput(Throughput::Bytes(FRAME as u64));
+    group.bench_function("insert", |b| b.iter(&mut step));
+    let row_bytes = replay.schema().row_bytes();
+    let memory = vec![1u8; capacity * FRAME];
+    for rows in [32, 256] {
+        group.throughput(Throughput::Bytes((rows * row_bytes) as u64));
+        let (mut reader, mut rng) = (replay.sampler(), Rng::seed_from_u64(0));
+        let (mut batch, mut drawn) = (Batch::new(replay.schema(), rows), Drawn::default());
+        group.bench_function(BenchmarkId::new("uniform", rows), |b| {
+            b.iter(|| reader.sample_into(&mut rng, rows, &mut batch.view_mut(), &mut drawn).unwrap());
+        });
+        let bytes = replay.window() * FRAME;
+        group.bench_function(BenchmarkId::new("memcpy", rows), |b| {
+            b.iter(|| {
+                for cell in batch.column_mut(0).chunks_exact_mut(bytes) {
+                    let from = rng.random_range(0..=memory.len() - bytes);
+                    cell.copy_from_slice(&memory[from..][..bytes]);
+                }
+            });
+        });
+    }
+}
+
+criterion_group!(benches, insert, uniform, prioritized_update, save, snapshot, frames);
 criterion_main!(benches);

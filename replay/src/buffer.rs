@@ -101,7 +101,7 @@ impl Keeper {
 impl Replay {
     /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
     pub fn builder(schema: Schema) -> Builder {
-        Builder { schema, capacity: 0, reserve: None, choice: Choice::Uniform, limiter: None }
+        Builder { schema, capacity: 0, reserve: None, packed: false, choice: Choice::Uniform, limiter: None }
     }
 
     /// A handle to insert rows with. Each thread takes one of its own.
@@ -219,6 +219,7 @@ pub struct Builder {
     schema: Schema,
     capacity: usize,
     reserve: Option<usize>,
+    packed: bool,
     choice: Choice,
     limiter: Option<RateLimiter>,
 }
@@ -243,6 +244,12 @@ impl Builder {
     /// least 64.
     pub fn reserve(mut self, rows: usize) -> Self {
         self.reserve = Some(rows);
+        self
+    }
+
+    /// Leaves no more than seven bytes between rows: for rows that only refer to larger ones.
+    pub(crate) fn packed(mut self) -> Self {
+        self.packed = true;
         self
     }
 
@@ -302,7 +309,7 @@ impl Builder {
     /// The same for another capacity.
     fn bytes_for(&self, capacity: u64) -> u128 {
         let slack = 2 * u128::from(self.reserve_for(capacity));
-        let slots = (u128::from(capacity) + slack) * self.schema.stride_bytes() as u128;
+        let slots = (u128::from(capacity) + slack) * self.layout().stride as u128;
         // More slack than can be counted has no window; its slots alone are too many.
         let window = u64::try_from(slack).map_or(0, Control::window_bytes);
         let sampler = match &self.choice {
@@ -317,8 +324,12 @@ impl Builder {
         slots.saturating_add(window).saturating_add(sampler)
     }
 
+    fn layout(&self) -> Layout {
+        if self.packed { Layout::packed(&self.schema) } else { Layout::new(&self.schema) }
+    }
+
     fn reserve_for(&self, capacity: u64) -> u64 {
-        let of_memory = RESERVE_BYTES / self.schema.stride_bytes() as u64;
+        let of_memory = RESERVE_BYTES / self.layout().stride as u64;
         let default = (capacity / 16).clamp(MIN_RESERVE, MAX_RESERVE).min(of_memory.max(MIN_RESERVE));
         self.reserve.map_or(default, |rows| rows as u64)
     }
@@ -368,8 +379,8 @@ impl Builder {
             self.check_room(available)?;
         }
         let (capacity, reserve) = (self.capacity as u64, self.reserve_for(self.capacity as u64));
+        let layout = self.layout();
         let Self { schema, choice, limiter, .. } = self;
-        let layout = Layout::new(&schema);
         let bytes = layout.ring_bytes_wide(capacity, reserve);
         let limiter = limiter.map(|settings| Limiter::new(settings, capacity)).transpose()?;
         let uniform = matches!(choice, Choice::Uniform);

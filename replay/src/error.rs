@@ -184,6 +184,12 @@ pub enum ReplayError {
         /// The most rows of one call.
         most: u64,
     },
+    /// A stream of frames was used out of turn.
+    #[error("stream of frames: {why}")]
+    NotFrames {
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Goals cannot be relabelled.
     #[error("hindsight relabelling: {why}")]
     Hindsight {

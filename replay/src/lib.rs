@@ -23,6 +23,7 @@
 //! | insert | [`Writer::push`], [`Writer::push_row`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
 //! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
+//! | store each frame of stacked images once | [`FrameStream::step`], one for each environment | a copy, twice |
 //! | keep episodes together | [`EpisodeWriter::push`], one for each environment | a copy, twice |
 //! | draw | [`Reader::sample_into`] | a copy for each row, into memory of the caller's |
 //! | draw whole episodes, or windows of them | [`EpisodeReader::sample_episodes`], [`EpisodeReader::sample_windows`] | a copy for each row |
@@ -105,6 +106,7 @@ mod episode_index;
 mod episode_reader;
 mod error;
 mod file;
+mod frames;
 mod hindsight;
 mod layout;
 mod limiter;
@@ -132,6 +134,7 @@ pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
 pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
 pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
+pub use frames::{FrameBuilder, FramePadding, FrameReader, FrameReplay, FrameStep, FrameStream};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use limiter::{RateLimiter, WhenLimited};
 pub use mixture::{Mixed, MixedPart, Mixture};

@@ -214,11 +214,11 @@ impl NStep {
 }
 
 /// Σ γⁱ rᵢ, in double precision.
-fn discounted(rewards: &[f32], gamma: f64) -> f32 {
+pub(crate) fn discounted(rewards: &[f32], gamma: f64) -> f32 {
     rewards.iter().rev().fold(0.0, |sum, reward| f64::from(*reward) + gamma * sum) as f32
 }
 
-fn power(gamma: f64, steps: usize) -> f64 {
+pub(crate) fn power(gamma: f64, steps: usize) -> f64 {
     gamma.powi(i32::try_from(steps).unwrap_or(i32::MAX))
 }
 

@@ -87,7 +87,7 @@ impl Reader {
     /// [`ReplayError::Sample`] when there is no row.
     pub fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
         match self.replay.shared.ring.pin(&self.cell) {
-            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), pin, admitted: None }),
+            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), from: 0, pin, admitted: None }),
             None => Err(SampleError::Empty.into()),
         }
     }
@@ -98,7 +98,7 @@ impl Reader {
         let Self { replay, cell, when_limited } = self;
         let admitted = replay.shared.admit(Side::Draw, count, *when_limited)?;
         match replay.shared.ring.pin(cell) {
-            Some(pin) => Ok(Pinned { replay, live: pin.live(), pin, admitted }),
+            Some(pin) => Ok(Pinned { replay, live: pin.live(), from: 0, pin, admitted }),
             None => Err(SampleError::Empty.into()),
         }
     }
@@ -126,12 +126,20 @@ pub struct Pinned<'a> {
     live: Range<Key>,
     /// The rate limiter's leave for the next draw.
     admitted: Option<Admitted<'a>>,
+    /// Rows before this one are not drawn, though they may be live.
+    from: Key,
 }
 
 impl Pinned<'_> {
     /// The keys of the rows that can be drawn and gathered. [`draw`](Self::draw) brings it up to date.
     pub fn live(&self) -> Range<Key> {
         self.live.clone()
+    }
+
+    /// Has rows before `from` neither drawn nor gathered.
+    pub(crate) fn narrow(&mut self, from: Key) {
+        self.from = from;
+        self.live.start = self.live.start.max(from).min(self.live.end);
     }
 
     /// Draws `count` of the rows live now by the buffer's sampler, without copying them.
@@ -151,7 +159,7 @@ impl Pinned<'_> {
         } else {
             let (mut keeper, live) = shared.keeper();
             // Live when the sampler was told, and kept since the pin was made: no row of it goes away.
-            self.live = live.start.max(self.pin.oldest())..live.end;
+            self.live = live.start.max(self.pin.oldest()).max(self.from).min(live.end)..live.end;
             keeper.sampler.draw(rng, self.live.clone(), count, drawn)?;
         }
         // Only kept rows may be read: trust no sampler blindly.

@@ -62,6 +62,11 @@ impl Ring {
         self.reserve
     }
 
+    /// How a row lies in its slot.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Bytes of the slots.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory.len()

@@ -4,7 +4,6 @@
 //! [`Source`] gives back what was shown. `crate::file` is the visitor and the source that stand on a file.
 
 use crate::file::Lineage;
-use crate::layout::Layout;
 use crate::limiter::Limiter;
 use crate::recording::Recording;
 use crate::ring::{Exclusive, Pin, Ring};
@@ -14,7 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// Rows are shown in blocks of about this size, so that no second copy of the buffer is ever needed.
-const BLOCK_BYTES: usize = 4 << 20;
+pub(crate) const BLOCK_BYTES: usize = 4 << 20;
 
 /// Takes the rows of a block, which are the first ones of the batch.
 pub(crate) type Take<'a> = dyn FnMut(Range<u64>, &Batch) + 'a;
@@ -122,7 +121,7 @@ impl Replay {
 
     /// A ring for the rows `live` and no more.
     fn room_for(&self, live: &Range<u64>) -> Result<Ring, StateError> {
-        let (layout, rows) = (Layout::new(self.schema()), (live.end - live.start).max(1));
+        let (layout, rows) = (self.shared.ring.layout().clone(), (live.end - live.start).max(1));
         let bytes = (u128::from(rows) + 1) * layout.stride as u128;
         Ring::new(layout, rows, 1).map_err(|source| {
             let why = ReplayError::Memory { rows, bytes, source };

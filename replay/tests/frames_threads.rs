@@ -1,0 +1,131 @@
+//! Real threads over small rings of frames: no frame torn, none of another row's, nothing held up.
+
+use rand::SeedableRng;
+use rl_replay::{
+    Batch, Drawn, Dtype, FrameReader, FrameReplay, FrameStep, MemoryState, Prioritized, ReplayError, Rng,
+    SampleError,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const WORDS: usize = 40;
+const STACK: usize = 3;
+
+/// Words that depend on the episode, the time, and their place (splitmix64); the first two tell which.
+fn frame(episode: u64, t: u64) -> [u64; WORDS] {
+    std::array::from_fn(|place| match place {
+        0 => episode,
+        1 => t,
+        _ => {
+            let mut x = (episode << 40) ^ (t << 16) ^ place as u64;
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ (x >> 31)
+        }
+    })
+}
+
+fn build(n: usize) -> FrameReplay {
+    FrameReplay::builder((Dtype::I64, &[WORDS]), (Dtype::I64, &[]))
+        .capacity(300)
+        .stack(STACK)
+        .n_step(n, 1.0)
+        .history(60)
+        .reserve(1)
+        .prioritized(Prioritized::default())
+        .build()
+        .unwrap()
+}
+
+fn draw_and_check(reader: &mut FrameReader, n: usize, rng: &mut Rng, batch: &mut Batch, drawn: &mut Drawn) {
+    let window = if n == 1 { STACK + 1 } else { 2 * STACK };
+    match reader.sample_into(rng, 32, &mut batch.view_mut(), drawn) {
+        Err(ReplayError::Sample(SampleError::Empty)) => return std::thread::yield_now(),
+        result => result.unwrap(),
+    }
+    for row in 0..32 {
+        let words = &batch.typed::<u64>("frames").unwrap()[row * window * WORDS..][..window * WORDS];
+        let time = batch.typed::<u64>("action").unwrap()[row];
+        // With γ = 1 and rewards of 1 the reward is the number of steps.
+        let span = batch.typed::<f32>("reward").unwrap()[row] as u64;
+        let stack = |t: u64| (0..STACK as u64).map(move |back| (t + 1 + back).saturating_sub(STACK as u64));
+        let next = stack(time + span).skip(if n == 1 { STACK - 1 } else { 0 });
+        for (got, t) in words.chunks(WORDS).zip(stack(time).chain(next)) {
+            assert_eq!(got, frame(words[0], t));
+        }
+    }
+    reader.update_priorities(&drawn.rows, &[0.5; 32]).unwrap();
+}
+
+fn stress(n: usize, for_how_long: Duration) {
+    let replay = build(n);
+    let (stop, episodes) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for id in 0..3u64 {
+            let (replay, stop, episodes) = (&replay, &stop, &episodes);
+            scope.spawn(move || {
+                let mut stream = replay.stream();
+                while !stop.load(Ordering::Relaxed) {
+                    let episode = episodes.fetch_add(1, Ordering::Relaxed);
+                    let length = 1 + (episode * 7) % 40;
+                    stream.begin(bytemuck::cast_slice(&frame(episode, 0))).unwrap();
+                    for t in 0..length {
+                        if id == 0 && t % 5 == 0 {
+                            // Others go around the ring meanwhile.
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        stream
+                            .step(FrameStep {
+                                action: &t.to_ne_bytes(),
+                                reward: 1.0,
+                                next_frame: bytemuck::cast_slice(&frame(episode, t + 1)),
+                                terminated: false,
+                                truncated: t + 1 == length,
+                            })
+                            .unwrap();
+                    }
+                }
+            });
+        }
+        for id in 0..2 {
+            let (mut reader, stop) = (replay.sampler(), &stop);
+            let schema = replay.schema();
+            scope.spawn(move || {
+                let mut rng = Rng::seed_from_u64(id);
+                let (mut batch, mut drawn) = (Batch::new(schema, 32), Drawn::default());
+                while !stop.load(Ordering::Relaxed) {
+                    draw_and_check(&mut reader, n, &mut rng, &mut batch, &mut drawn);
+                }
+            });
+        }
+        let end = Instant::now() + for_how_long;
+        let (mut batch, mut drawn) = (Batch::new(replay.schema(), 32), Drawn::default());
+        let mut rng = Rng::seed_from_u64(7);
+        for round in 0.. {
+            if Instant::now() > end {
+                break;
+            }
+            // Saved in the midst of it, and whole; now and then the buffer itself goes back to it.
+            let saved = MemoryState::save(|v| replay.visit(v)).unwrap();
+            let copy = build(n);
+            saved.load(|v| copy.visit(v)).unwrap();
+            draw_and_check(&mut copy.sampler(), n, &mut rng, &mut batch, &mut drawn);
+            if round % 5 == 0 {
+                saved.load(|v| replay.visit(v)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(replay.inserted_frames() > 3000, "the writers lapped the ring: {}", replay.inserted_frames());
+}
+
+#[test]
+fn one_step() {
+    stress(1, Duration::from_secs(3));
+}
+
+#[test]
+fn three_steps() {
+    stress(3, Duration::from_secs(3));
+}
