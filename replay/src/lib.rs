@@ -127,6 +127,7 @@ mod snapshot;
 mod sum_tree;
 mod sync;
 mod writer;
+mod zeroed;
 
 pub use buffer::{Builder, Replay};
 pub use combined::Combined;

@@ -19,8 +19,8 @@
 use crate::control::{Control, PinCell};
 use crate::copy::{gather_column, prefetch, scatter_column};
 use crate::layout::{Layout, Span};
-use crate::sync;
-use memmap2::{MmapOptions, MmapRaw};
+use crate::{sync, zeroed};
+use memmap2::MmapRaw;
 use rl_minibatch::BatchMut;
 use std::io;
 use std::ops::Range;
@@ -44,11 +44,7 @@ impl Ring {
         let bytes = layout
             .ring_bytes(capacity, reserve)
             .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "more than can be addressed"))?;
-        let memory = MmapOptions::new().len(bytes).map_anon()?;
-        // Rows are read in random order: with huge pages most of the misses of the address translation go away. Where
-        // the kernel does not offer them the buffer works all the same.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let memory = zeroed::map(bytes)?;
         let control = Control::new(capacity, 2 * reserve)?;
         Ok(Self { layout, reserve, memory: memory.into(), control })
     }

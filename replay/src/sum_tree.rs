@@ -2,6 +2,7 @@
 
 use crate::ReplayError;
 use crate::copy::prefetch;
+use crate::zeroed::Zeroed;
 use std::ops::Range;
 
 /// Children of a node.
@@ -16,8 +17,9 @@ const LOCKSTEP: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct SumTree {
     leaves: usize,
-    /// Level 0 holds the leaves, the last level at most `WIDTH` nodes; each is filled up with zeros to whole groups.
-    levels: Vec<Box<[f64]>>,
+    /// Level 0 holds the leaves, the last level at most `WIDTH` nodes; each is filled up with zeros to whole groups. A
+    /// group begins on a cache line, so that reading one touches two lines and not three.
+    levels: Vec<Zeroed<f64>>,
     /// Scratch: the nodes of a level whose sums change.
     touched: Vec<usize>,
 }
@@ -32,13 +34,11 @@ impl SumTree {
         let mut nodes = leaves;
         loop {
             let padded = nodes.checked_next_multiple_of(WIDTH).unwrap_or(usize::MAX);
-            let level =
-                bytemuck::allocation::try_zeroed_slice_box(padded).map_err(|()| ReplayError::Memory {
-                    rows: leaves as u64,
-                    bytes: padded as u128 * size_of::<f64>() as u128,
-                    source: std::io::ErrorKind::OutOfMemory.into(),
-                })?;
-            levels.push(level);
+            levels.push(Zeroed::new(padded).map_err(|source| ReplayError::Memory {
+                rows: leaves as u64,
+                bytes: padded as u128 * size_of::<f64>() as u128,
+                source,
+            })?);
             if nodes <= WIDTH {
                 return Ok(Self { leaves, levels, touched: Vec::new() });
             }
@@ -85,14 +85,15 @@ impl SumTree {
     pub(crate) fn set_all(&mut self, weights: impl Iterator<Item = (usize, f64)>) {
         let Self { leaves, levels, touched } = self;
         touched.clear();
+        let weights_there: &mut [f64] = &mut levels[0];
         for (leaf, weight) in weights {
             debug_assert!(leaf < *leaves && weight.is_finite() && weight >= 0.0);
-            levels[0][leaf] = weight;
+            weights_there[leaf] = weight;
             touched.push(leaf);
         }
         for level in 1..levels.len() {
             let (below, above) = levels.split_at_mut(level);
-            let (below, above) = (&below[level - 1], &mut above[0]);
+            let (below, above): (&[f64], &mut [f64]) = (&below[level - 1], &mut above[0]);
             touched.iter_mut().for_each(|node| *node /= WIDTH);
             touched.dedup();
             for &node in touched.iter() {
@@ -110,9 +111,10 @@ impl SumTree {
         let (mut first, mut last) = (leaves.start, leaves.end - 1);
         for level in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(level);
+            let (below, above): (&[f64], &mut [f64]) = (&below[level - 1], &mut above[0]);
             (first, last) = (first / WIDTH, last / WIDTH);
-            for (node, above) in (first..=last).zip(&mut above[0][first..]) {
-                *above = sum(group(&below[level - 1], node * WIDTH));
+            for (node, above) in (first..=last).zip(&mut above[first..]) {
+                *above = sum(group(below, node * WIDTH));
             }
         }
     }
@@ -135,7 +137,8 @@ impl SumTree {
             let mut nodes = [0; LOCKSTEP];
             let nodes = &mut nodes[..masses.len()];
             for (height, level) in self.levels.iter().enumerate().rev() {
-                let below = height.checked_sub(1).map(|below| &self.levels[below]);
+                let level: &[f64] = level;
+                let below = height.checked_sub(1).map(|below| &self.levels[below][..]);
                 for (node, mass) in nodes.iter_mut().zip(masses.iter_mut()) {
                     let first = *node * WIDTH;
                     let (child, rest) = pick(group(level, first), *mass);

@@ -14,6 +14,8 @@ mod copy;
 mod layout;
 #[path = "../src/ring.rs"]
 mod ring;
+#[path = "../src/zeroed.rs"]
+mod zeroed;
 
 /// The primitives of `src/sync.rs`, from shuttle.
 mod sync {
