@@ -5,35 +5,20 @@
 //! repeats, because hosts that are shared with others differ from minute to minute: compare ratios, not numbers of two
 //! days. For the same reason the [peers](super::peers) take turns with ours, a window each.
 
+use super::buffer::{Buffer, Rows};
 use super::gather::GatherLimit;
-use super::measure::{Copier, Durations, available_bytes, median_by, resident_bytes};
+use super::measure::{Copier, available_bytes, median_by, resident_bytes};
 use super::peers::{Peer, PeerError, PeerReport, Running, Task, at_once};
+use super::work::{self, Shift, Work};
 use clap::ValueEnum;
-use rand::{Rng as _, RngExt, SeedableRng};
-use rl_replay::{
-    Batch, Drawn, Dtype, NStep, Prioritized, Replay, ReplayError, Rng, Schema, Step, WeightNorm,
-    importance_weights,
-};
+use rl_replay::ReplayError;
 use serde::Serialize;
-use std::hint::black_box;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The fewest windows to be measured.
 pub const MIN_REPEATS: usize = 5;
-/// α and β of the prioritized operations, the values of Schaul et al. (2016) for the proportional variant.
-const ALPHA: f64 = 0.6;
-const BETA: f64 = 0.4;
-/// Different rows that writers insert in turn, so that they do not copy one row out of the nearest cache for ever.
-const ROWS_IN_TURN: usize = 256;
-/// Steps of an episode, and the discount, when n-step returns are folded.
-const EPISODE: usize = 256;
-const GAMMA: f64 = 0.99;
 /// A gather limit is measured no longer than this a time: it has warmed up within a millisecond.
 const GATHER_WINDOW: Duration = Duration::from_millis(100);
-/// Of single inserts one in so many is timed, since reading the clock takes as long as the insert.
-const TIMED_PUSHES: u64 = 32;
 
 /// What the rows look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -43,7 +28,7 @@ pub enum Workload {
     Small,
     /// Observation 17 × f32, action 6 × f32: HalfCheetah.
     Mujoco,
-    /// Observation 4 × 84 × 84 u8, discrete action; observation and next observation both stored.
+    /// Observation 4 × 84 × 84 u8, discrete action; each frame stored once, and drawn as windows of 5.
     Atari,
 }
 
@@ -56,14 +41,13 @@ impl Workload {
         }
     }
 
-    fn schema(self) -> Schema {
-        let discrete: (Dtype, &[usize]) = (Dtype::I64, &[]);
+    /// Bytes of a row as the peers keep it: observation and next observation whole.
+    fn whole_row_bytes(self) -> usize {
         match self {
-            Workload::Small => Schema::transition((Dtype::F32, &[4]), discrete),
-            Workload::Mujoco => Schema::transition((Dtype::F32, &[17]), (Dtype::F32, &[6])),
-            Workload::Atari => Schema::transition((Dtype::U8, &[4, 84, 84]), discrete),
+            Workload::Small => 2 * 4 * 4 + 16,
+            Workload::Mujoco => 2 * 17 * 4 + 6 * 4 + 8,
+            Workload::Atari => 2 * 4 * 84 * 84 + 16,
         }
-        .expect("the shapes have no zero")
     }
 }
 
@@ -84,11 +68,11 @@ pub enum Op {
 }
 
 impl Op {
-    fn inserts(self) -> bool {
+    pub(super) fn inserts(self) -> bool {
         matches!(self, Op::Add | Op::AddBatch)
     }
 
-    fn is_prioritized(self) -> bool {
+    pub(super) fn is_prioritized(self) -> bool {
         matches!(self, Op::Prioritized | Op::PrioritizedUpdate)
     }
 }
@@ -202,22 +186,28 @@ impl ReplayBench {
         let capacity = self.capacity.unwrap_or_else(|| self.workload.default_capacity());
 
         progress(&format!("filling {capacity} rows"));
-        let schema = self.workload.schema();
-        let rows = Rows::new(&schema, ROWS_IN_TURN.max(if self.op == Op::AddBatch { self.batch } else { 0 }));
+        let rows = Rows::new(self);
         let resident_before = resident_bytes();
-        let replay = self.build(&schema, capacity)?;
-        fill(&replay, &rows, self.op.is_prioritized())?;
+        let buffer = Buffer::new(self, capacity, rows)?;
+        buffer.fill()?;
         let resident = match (resident_before, resident_bytes()) {
             (Some(before), Some(after)) => after.saturating_sub(before),
-            _ => replay.memory_bytes(),
+            _ => buffer.memory_bytes(),
         };
+        let row_bytes = buffer.schema().row_bytes();
         let mut copier = Copier::new();
-        let mut limit = GatherLimit::new(schema.row_bytes(), capacity, self.batch)?;
+        let mut limit = GatherLimit::new(row_bytes, capacity, self.batch)?;
 
         let window = Duration::from_secs_f64(self.seconds / self.repeats as f64);
-        self.window(&replay, &rows, writers, samplers, window / 10)?;
+        let measure = |time| -> Result<Repeat, ReplayError> {
+            let insert = |thread, shift: Shift<'_>| buffer.insert(thread, shift);
+            let draw = |thread, shift: Shift<'_>| buffer.draw(thread, shift);
+            let (inserted, drawn) = work::window((writers, samplers), time, insert, draw)?;
+            Ok(Repeat { inserted, drawn })
+        };
+        measure(window / 10)?;
         let task = Task { workload: self.workload, op: self.op, batch: self.batch, capacity };
-        let together = at_once(available_bytes(), capacity.saturating_mul(schema.row_bytes()));
+        let together = at_once(available_bytes(), capacity.saturating_mul(self.workload.whole_row_bytes()));
         // Without peers there is one group, an empty one.
         let groups = peers.chunks(together).chain(peers.is_empty().then_some(peers));
         let (mut repeats, mut copied, mut gathered, mut reports) = (vec![], vec![], vec![], vec![]);
@@ -231,7 +221,7 @@ impl ReplayBench {
                 progress(&format!("measuring, {repeat} of {}", self.repeats));
                 copied.push(copier.gb_per_s());
                 gathered.push(limit.rows_per_s(window.min(GATHER_WINDOW)));
-                let ours = self.window(&replay, &rows, writers, samplers, window)?;
+                let ours = measure(window)?;
                 let per_s = ours.operation(self.op).rows_per_s;
                 turns.iter_mut().for_each(|turns| turns.take(window, per_s));
                 repeats.push(ours);
@@ -248,7 +238,7 @@ impl ReplayBench {
             writers,
             samplers,
             capacity,
-            row_bytes: schema.row_bytes(),
+            row_bytes,
             transitions_per_s: operation.rows_per_s,
             inserted_per_s: median.inserted.rows_per_s,
             drawn_per_s: median.drawn.rows_per_s,
@@ -296,110 +286,6 @@ impl ReplayBench {
             return refuse("batch", self.batch as f64, "no more than --capacity beside --peers");
         }
         Ok(())
-    }
-
-    fn build(&self, schema: &Schema, capacity: usize) -> Result<Replay, ReplayError> {
-        let builder = Replay::builder(schema.clone()).capacity(capacity);
-        if self.op.is_prioritized() {
-            builder.prioritized(Prioritized { alpha: ALPHA, ..Prioritized::default() }).build()
-        } else {
-            builder.uniform().build()
-        }
-    }
-
-    /// Lets all threads run for `window`.
-    fn window(
-        &self,
-        replay: &Replay,
-        rows: &Rows,
-        writers: usize,
-        samplers: usize,
-        window: Duration,
-    ) -> Result<Repeat, ReplayError> {
-        let stop = AtomicBool::new(false);
-        let start = Barrier::new(writers + samplers + 1);
-        let (stop, start) = (&stop, &start);
-        std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..writers)
-                .map(|thread| scope.spawn(move || self.insert(replay, rows, thread, start, stop)))
-                .collect();
-            let samplers: Vec<_> = (0..samplers)
-                .map(|thread| scope.spawn(move || self.draw(replay, thread, start, stop)))
-                .collect();
-            start.wait();
-            std::thread::sleep(window);
-            stop.store(true, Ordering::Relaxed);
-            let join = |threads: Vec<std::thread::ScopedJoinHandle<'_, _>>| -> Result<Work, ReplayError> {
-                let mut sum = Work::default();
-                for thread in threads {
-                    let work: Result<Work, ReplayError> =
-                        thread.join().expect("a thread of the bench panicked");
-                    sum.add(&work?);
-                }
-                Ok(sum)
-            };
-            Ok(Repeat { inserted: join(writers)?, drawn: join(samplers)? })
-        })
-    }
-
-    fn insert(
-        &self,
-        replay: &Replay,
-        rows: &Rows,
-        thread: usize,
-        start: &Barrier,
-        stop: &AtomicBool,
-    ) -> Result<Work, ReplayError> {
-        let mut writer = replay.writer();
-        let batch = rows.first(self.batch.min(rows.count));
-        let singles: Vec<Vec<&[u8]>> = (0..rows.count).map(|row| rows.one(row)).collect();
-        let mut next = thread * 17;
-        start.wait();
-        if self.op == Op::AddBatch {
-            return work(stop, self.batch, 1, || writer.push_rows(self.batch, &batch));
-        }
-        if self.n_step == 1 {
-            return work(stop, 1, TIMED_PUSHES, || {
-                next = (next + 1) % singles.len();
-                writer.push(&singles[next]).map(drop)
-            });
-        }
-        let mut n_step = NStep::new(self.n_step, GAMMA, replay.schema())?;
-        let mut step = 0;
-        work(stop, 1, TIMED_PUSHES, || {
-            (next, step) = ((next + 1) % singles.len(), (step + 1) % EPISODE);
-            let (row, terminated) = (&singles[next], step == 0);
-            let (obs, action, next_obs) = (row[0], row[1], row[4]);
-            let step = Step { obs, action, reward: 1.0, next_obs, terminated, truncated: false };
-            n_step.push(step, &mut writer).map(drop)
-        })
-    }
-
-    fn draw(
-        &self,
-        replay: &Replay,
-        thread: usize,
-        start: &Barrier,
-        stop: &AtomicBool,
-    ) -> Result<Work, ReplayError> {
-        let mut sampler = replay.sampler();
-        let mut rng = Rng::seed_from_u64(thread as u64);
-        let (mut batch, mut drawn) = (Batch::new(replay.schema(), self.batch), Drawn::default());
-        let mut weights = vec![0f32; self.batch];
-        let magnitudes: Vec<f32> = (0..self.batch).map(|_| rng.random()).collect();
-        start.wait();
-        work(stop, self.batch, 1, || {
-            sampler.sample_into(&mut rng, self.batch, &mut batch.view_mut(), &mut drawn)?;
-            if self.op.is_prioritized() {
-                importance_weights(&drawn, BETA, WeightNorm::BatchMax, &mut weights);
-                black_box(&weights);
-            }
-            if self.op == Op::PrioritizedUpdate {
-                sampler.update_priorities(&drawn.rows, &magnitudes)?;
-            }
-            black_box(&batch);
-            Ok(())
-        })
     }
 }
 
@@ -454,102 +340,6 @@ impl Turns<'_> {
             not_measured: self.running.err(),
         }
     }
-}
-
-/// What threads did during a window.
-#[derive(Default)]
-struct Work {
-    rows_per_s: f64,
-    durations: Durations,
-}
-
-impl Work {
-    fn add(&mut self, other: &Self) {
-        self.rows_per_s += other.rows_per_s;
-        self.durations.add(&other.durations);
-    }
-}
-
-/// Calls `operation`, which handles `rows` rows, until told to stop, and times one call in `timed`.
-fn work(
-    stop: &AtomicBool,
-    rows: usize,
-    timed: u64,
-    mut operation: impl FnMut() -> Result<(), ReplayError>,
-) -> Result<Work, ReplayError> {
-    let mut durations = Durations::default();
-    let mut calls = 0u64;
-    let begin = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        let call = Instant::now();
-        operation()?;
-        durations.record(call.elapsed());
-        for _ in 1..timed {
-            operation()?;
-        }
-        calls += timed;
-    }
-    let rows_per_s = (calls * rows as u64) as f64 / begin.elapsed().as_secs_f64();
-    Ok(Work { rows_per_s, durations })
-}
-
-/// Rows of random numbers, as columns.
-struct Rows {
-    count: usize,
-    columns: Vec<Vec<u8>>,
-    row_bytes: Vec<usize>,
-}
-
-impl Rows {
-    fn new(schema: &Schema, count: usize) -> Self {
-        let mut rng = Rng::seed_from_u64(0);
-        let mut column = |dtype: Dtype, elements: usize| -> Vec<u8> {
-            match dtype {
-                Dtype::F32 => (0..elements).flat_map(|_| rng.random::<f32>().to_ne_bytes()).collect(),
-                Dtype::I64 => (0..elements).flat_map(|_| rng.random_range(0..6i64).to_ne_bytes()).collect(),
-                _ => {
-                    let mut bytes = vec![0; elements * dtype.size_bytes()];
-                    rng.fill_bytes(&mut bytes);
-                    bytes
-                }
-            }
-        };
-        let fields = schema.fields();
-        Self {
-            count,
-            columns: fields.iter().map(|field| column(field.dtype, field.elements() * count)).collect(),
-            row_bytes: fields.iter().map(|field| field.row_bytes()).collect(),
-        }
-    }
-
-    fn one(&self, row: usize) -> Vec<&[u8]> {
-        self.columns
-            .iter()
-            .zip(&self.row_bytes)
-            .map(|(column, bytes)| &column[row * bytes..][..*bytes])
-            .collect()
-    }
-
-    fn first(&self, rows: usize) -> Vec<&[u8]> {
-        self.columns.iter().zip(&self.row_bytes).map(|(column, bytes)| &column[..rows * bytes]).collect()
-    }
-}
-
-/// Fills the buffer, and gives its rows different priorities.
-fn fill(replay: &Replay, rows: &Rows, prioritized: bool) -> Result<(), ReplayError> {
-    let (mut writer, mut sampler) = (replay.writer(), replay.sampler());
-    let mut rng = Rng::seed_from_u64(1);
-    while replay.len() < replay.capacity() {
-        let count = rows.count.min(replay.capacity() - replay.len());
-        writer.push_rows(count, &rows.first(count))?;
-        if prioritized {
-            let inserted = replay.inserted();
-            let keys: Vec<u64> = (inserted - count as u64..inserted).collect();
-            let magnitudes: Vec<f32> = keys.iter().map(|_| rng.random()).collect();
-            sampler.update_priorities(&keys, &magnitudes)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
