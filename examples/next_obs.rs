@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "| obs bytes | rows | stored: B/row | rows drawn/s | steps/s | derived: B/row | rows drawn/s | steps/s | drawn, derived : stored |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for obs in [64, 256, 1024, 2048, 4096, 16_384, 28_224] {
+    for obs in [64, 256, 512, 1024, 2048, 4096, 16_384, 28_224] {
         // Far more than a cache holds.
         let capacity = (bytes / obs).min(1_000_000);
         let mut sides =

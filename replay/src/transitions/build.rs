@@ -27,7 +27,7 @@ pub enum NextObs {
 
 impl NextObs {
     /// The least bytes of an observation for which [`Auto`](Self::Auto) derives the next one.
-    pub const DERIVED_FROM_BYTES: usize = 4096;
+    pub const DERIVED_FROM_BYTES: usize = 2048;
 }
 
 /// Describes [`Transitions`] before they are made.
