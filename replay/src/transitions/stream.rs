@@ -95,7 +95,7 @@ impl TransitionStream {
     /// episode's end one for each step that is still open. Returns how many rows. After an episode's end
     /// [`begin`](Self::begin) has to come next.
     ///
-    /// Allocates nothing. Cost: up to three copies of an observation. Where next_obs is derived, one of them is made under
+    /// Cost: up to three copies of an observation. Where next_obs is derived, one of them is made under
     /// a lock that streams share, and readers do not. Waits as [`Writer::push`] does.
     ///
     /// # Errors
