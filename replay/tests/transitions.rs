@@ -343,7 +343,9 @@ proptest! {
         // With room for all observations that are no row's own, and a mark's, nothing is missing. They are the first ones of
         // episodes, and those of steps that were left open.
         let surplus = derived.transitions.as_derived().unwrap().inserted_frames() - derived.transitions.inserted();
-        if case.extra.is_some_and(|extra| extra as u64 >= surplus + 16) {
+        let room = case.extra.is_some_and(|extra| extra as u64 >= surplus + 16);
+        // With several streams the rows of one that was silent need older ones.
+        if room && case.streams == 1 {
             prop_assert!(together);
         }
     }
@@ -622,17 +624,17 @@ fn a_stream_that_is_loaded_alone_brings_its_frames() {
         let mut other = World::new(case, NextObs::Derived);
         world.act(Act::Begin(0));
         (0..5).for_each(|_| world.act(Act::Step(0, End::GoesOn)));
-        // The other buffer has as many frames, of another episode.
-        for episode in 0..2 {
+        // The other buffer has as many frames at the same serials, of other episodes.
+        other.episodes[0].push(Episode { number: 0, length: 0, end: End::Left });
+        for _ in 0..2 {
             other.act(Act::Begin(0));
             (0..5).for_each(|_| other.act(Act::Step(0, End::GoesOn)));
-            assert_eq!(other.episodes[0].len(), episode + 1);
         }
         let mut stream = other.transitions.stream();
         let state = MemoryState::save(|v| world.streams[0].visit(v)).unwrap();
         state.load(|v| stream.visit(v)).unwrap();
         other.streams = vec![stream];
-        // Its rows are those of the episode it is in, now the third here; the keys are those of this buffer.
+        // Its rows are those of the episode that it is in.
         other.episodes[0].push(Episode { number: 0, length: 5, end: End::GoesOn });
         for _ in 0..40 {
             other.act(Act::Step(0, End::GoesOn));
@@ -758,5 +760,36 @@ fn waiting_ends() {
         assert_eq!(transitions.inserted(), 800);
         let clones = (reader.clone(), transitions.clone());
         assert!(format!("{:?} {:?} {:?}", clones.0, clones.1, transitions.stream()).contains("Transitions"));
+    }
+}
+
+#[test]
+fn nothing_is_allocated_in_the_steady_state() {
+    for next_obs in [NextObs::Stored, NextObs::Derived] {
+        let builder = sized(Dtype::U8, &[40]).n_step(3, 0.9).prioritized(Prioritized::default());
+        let transitions = builder.next_obs(next_obs).build().unwrap();
+        let (mut stream, mut reader) = (transitions.stream(), transitions.sampler());
+        let (mut batch, mut drawn) = (Batch::new(transitions.schema(), 8), Drawn::default());
+        let mut rng = Rng::seed_from_u64(0);
+        let mut go_on = |steps: usize| {
+            for t in 0..steps {
+                if t % 10 == 0 {
+                    stream.begin(&[1; 40]).unwrap();
+                }
+                let (action, truncated) = (&[0; 8], t % 10 == 9);
+                let step =
+                    TransitionStep { action, reward: 1.0, next_obs: &[2; 40], terminated: false, truncated };
+                stream.step(step).unwrap();
+                if t >= 10 {
+                    reader.sample_into(&mut rng, 8, &mut batch.view_mut(), &mut drawn).unwrap();
+                    reader.update_priorities(&drawn.rows, &[1.0; 8]).unwrap();
+                    let views = reader.views();
+                    assert_eq!(views.obs.rows::<u8>(&batch).unwrap().len(), 8);
+                }
+            }
+        };
+        go_on(300);
+        let counted = allocation_counter::measure(|| go_on(300));
+        assert_eq!(counted.count_total, 0, "{next_obs:?}");
     }
 }
