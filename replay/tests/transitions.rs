@@ -619,17 +619,15 @@ fn states_of_the_other_storage_are_refused() {
 #[test]
 fn a_stream_that_is_loaded_alone_brings_its_frames() {
     for (k, n) in [(1, 1), (1, 3), (3, 2)] {
-        let case = Case { k, n, capacity: 60, extra: None, prioritized: false, streams: 1, seed: 0 };
+        let case = Case { k, n, capacity: 200, extra: None, prioritized: false, streams: 1, seed: 0 };
         let mut world = World::new(case, NextObs::Derived);
         let mut other = World::new(case, NextObs::Derived);
         world.act(Act::Begin(0));
         (0..5).for_each(|_| world.act(Act::Step(0, End::GoesOn)));
-        // The other buffer has as many frames at the same serials, of other episodes.
+        // The other buffer has as many frames at the same serials, of another episode.
         other.episodes[0].push(Episode { number: 0, length: 0, end: End::Left });
-        for _ in 0..2 {
-            other.act(Act::Begin(0));
-            (0..5).for_each(|_| other.act(Act::Step(0, End::GoesOn)));
-        }
+        other.act(Act::Begin(0));
+        (0..5).for_each(|_| other.act(Act::Step(0, End::GoesOn)));
         let mut stream = other.transitions.stream();
         let state = MemoryState::save(|v| world.streams[0].visit(v)).unwrap();
         state.load(|v| stream.visit(v)).unwrap();
