@@ -604,7 +604,7 @@ fn states_of_the_other_storage_are_refused() {
     for (world, (_, streams)) in worlds.iter_mut().zip(&saved) {
         let kind = if world.transitions.next_obs() == NextObs::Stored { "stored" } else { "derived" };
         let before = world.save();
-        for (path, value) in [("begun", 7u64), (&*if kind == "stored" { "n_step.open" } else { "open" }, 2)] {
+        for (path, value) in [("begun", 7u64), (if kind == "stored" { "n_step.open" } else { "open" }, 2)] {
             let mut damaged = streams[0].clone();
             let piece = damaged.get_mut(&format!("{kind}.{path}"));
             let Some(rl_replay::Piece::Array { bytes, .. }) = piece else { panic!("{kind}.{path}") };
@@ -746,7 +746,7 @@ fn waiting_ends() {
                 let mut stream = transitions.stream();
                 threads.spawn(move || {
                     stream.begin(&[0; 3]).unwrap();
-                    (0..400).for_each(|_| drop(stream.step(step).unwrap()));
+                    (0..400).for_each(|_| assert_eq!(stream.step(step).unwrap(), 1));
                 });
             }
             let (mut batch, mut drawn) = (Batch::new(&schema, 8), Drawn::default());
