@@ -186,6 +186,14 @@ impl Drop for Replay {
 }
 
 impl Replay {
+    /// Has the rate limiter not count a handle that a larger buffer keeps of its rows; `back` undoes it, before the handle
+    /// is dropped.
+    pub(crate) fn uncounted(&self, back: bool) {
+        if let Some(limiter) = &self.shared.limiter {
+            limiter.handle(back);
+        }
+    }
+
     fn of(shared: Arc<Shared>) -> Self {
         if let Some(limiter) = &shared.limiter {
             limiter.handle(true);
@@ -224,11 +232,27 @@ pub struct Builder {
     limiter: Option<RateLimiter>,
 }
 
-enum Choice {
+/// How rows are to be drawn.
+pub(crate) enum Choice {
     Uniform,
     Prioritized(Prioritized),
     RankBased(f64),
     Other(Box<dyn Sampler>),
+}
+
+impl Choice {
+    /// Bytes of the sampler's state for so many rows, where the buffer is to be made for `made_for`.
+    pub(crate) fn bytes_for(&self, capacity: u64, made_for: usize) -> u128 {
+        match self {
+            Choice::Uniform => 0,
+            Choice::Prioritized(_) => Proportional::bytes_for(capacity).into(),
+            Choice::RankBased(_) => RankBased::bytes_for(capacity).into(),
+            // It was made for this buffer's capacity, and for another it would be larger or smaller in proportion.
+            Choice::Other(sampler) => {
+                u128::from(sampler.memory_bytes()) * u128::from(capacity) / (made_for as u128).max(1)
+            }
+        }
+    }
 }
 
 impl Builder {
@@ -250,6 +274,12 @@ impl Builder {
     /// Leaves no more than seven bytes between rows: for rows that only refer to larger ones.
     pub(crate) fn packed(mut self) -> Self {
         self.packed = true;
+        self
+    }
+
+    /// Draws in the way that was chosen elsewhere.
+    pub(crate) fn choice(mut self, choice: Choice) -> Self {
+        self.choice = choice;
         self
     }
 
@@ -312,15 +342,7 @@ impl Builder {
         let slots = (u128::from(capacity) + slack) * self.layout().stride as u128;
         // More slack than can be counted has no window; its slots alone are too many.
         let window = u64::try_from(slack).map_or(0, Control::window_bytes);
-        let sampler = match &self.choice {
-            Choice::Uniform => 0,
-            Choice::Prioritized(_) => Proportional::bytes_for(capacity).into(),
-            Choice::RankBased(_) => RankBased::bytes_for(capacity).into(),
-            // It was made for this buffer's capacity, and for another it would be larger or smaller in proportion.
-            Choice::Other(sampler) => {
-                u128::from(sampler.memory_bytes()) * u128::from(capacity) / (self.capacity as u128).max(1)
-            }
-        };
+        let sampler = self.choice.bytes_for(capacity, self.capacity);
         slots.saturating_add(window).saturating_add(sampler)
     }
 
@@ -334,28 +356,9 @@ impl Builder {
         self.reserve.map_or(default, |rows| rows as u64)
     }
 
-    /// The largest capacity, at most the present one, that takes no more than so many bytes.
-    fn fits(&self, bytes: u64) -> u64 {
-        let (mut fits, mut too_many) = (0, self.capacity as u64);
-        while fits + 1 < too_many {
-            let middle = fits + (too_many - fits) / 2;
-            if self.bytes_for(middle) <= u128::from(bytes) {
-                fits = middle;
-            } else {
-                too_many = middle;
-            }
-        }
-        fits
-    }
-
     /// Refuses what does not fit into `available` bytes.
     fn check_room(&self, available: u64) -> Result<(), ReplayError> {
-        let bytes = self.memory_bytes();
-        if bytes > u128::from(available) {
-            let (rows, fits) = (self.capacity as u64, self.fits(available));
-            return Err(ReplayError::TooLarge { rows, bytes, available, fits });
-        }
-        Ok(())
+        check_room(self.capacity as u64, available, |capacity| self.bytes_for(capacity))
     }
 
     /// Makes the buffer. Its memory is reserved and not touched yet.
@@ -400,6 +403,28 @@ impl Builder {
         let loads = AtomicU64::new(0);
         Ok(Replay::of(Arc::new(Shared { schema, ring, uniform, keeper, loads, limiter })))
     }
+}
+
+/// Refuses `rows` rows when `bytes_for` them are more than `available`, and says how many would fit.
+pub(crate) fn check_room(
+    rows: u64,
+    available: u64,
+    bytes_for: impl Fn(u64) -> u128,
+) -> Result<(), ReplayError> {
+    let bytes = bytes_for(rows);
+    if bytes <= u128::from(available) {
+        return Ok(());
+    }
+    let (mut fits, mut too_many) = (0, rows);
+    while fits + 1 < too_many {
+        let middle = fits + (too_many - fits) / 2;
+        if bytes_for(middle) <= u128::from(available) {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    Err(ReplayError::TooLarge { rows, bytes, available, fits })
 }
 
 #[cfg(test)]

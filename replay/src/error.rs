@@ -1,6 +1,6 @@
 //! What can go wrong, with what was expected and what to do.
 
-use rl_minibatch::{BatchError, SampleError};
+use rl_minibatch::{BatchError, SampleError, SchemaError};
 
 /// Why a buffer was not made, a row not stored, or a batch not drawn. The buffer is then as it was.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +184,12 @@ pub enum ReplayError {
         /// The most rows of one call.
         most: u64,
     },
+    /// A step came between episodes.
+    #[error("a step came where an episode has to begin; call `begin` with its first observation")]
+    NotBegun,
+    /// The fields do not make a row.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     /// A stream of frames was used out of turn.
     #[error("stream of frames: {why}")]
     NotFrames {

@@ -21,6 +21,7 @@
 //! | declare a row of your own | [`row!`] | |
 //! | know what memory it takes | [`Schema::bytes_for`], [`Builder::memory_bytes`] | |
 //! | insert | [`Writer::push`], [`Writer::push_row`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
+//! | insert steps, and have it chosen how they are stored | [`Transitions`], [`TransitionStream::step`] | two copies, or three |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
 //! | cut episodes into sequences first | [`Sequences::push`], one for each environment | a copy, twice |
 //! | store each frame of stacked images once | [`FrameStream::step`], one for each environment | a copy, twice |
@@ -126,6 +127,7 @@ mod sequence;
 mod snapshot;
 mod sum_tree;
 mod sync;
+mod transitions;
 mod writer;
 mod zeroed;
 
@@ -150,6 +152,10 @@ pub use rl_minibatch::{
     WeightNorm, WithoutReplacement, check_magnitudes, importance_weights, row, scalar, scope, slice, value,
 };
 pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
+pub use transitions::{
+    NextObs, ObsView, ObsViews, TransitionReader, TransitionStep, TransitionStream, Transitions,
+    TransitionsBuilder,
+};
 pub use writer::Writer;
 
 /// The key of a row: its insertion serial, counted from 0. Keys never repeat, so a priority that comes for a row that

@@ -95,10 +95,21 @@ impl Reader {
     /// As [`pin`](Self::pin), when the rate limiter allows `count` rows to be drawn. It is waited for without a pin, which
     /// would hold up the very writers that are waited for.
     pub(crate) fn pin_for(&mut self, count: usize) -> Result<Pinned<'_>, ReplayError> {
+        self.pin_for_after(count, || Some(())).map(|((), pinned)| pinned)
+    }
+
+    /// As [`pin_for`](Self::pin_for), with something else to be pinned between the waiting and these rows; `None` when
+    /// there is nothing of that.
+    pub(crate) fn pin_for_after<T>(
+        &mut self,
+        count: usize,
+        first: impl FnOnce() -> Option<T>,
+    ) -> Result<(T, Pinned<'_>), ReplayError> {
         let Self { replay, cell, when_limited } = self;
         let admitted = replay.shared.admit(Side::Draw, count, *when_limited)?;
+        let first = first().ok_or(SampleError::Empty)?;
         match replay.shared.ring.pin(cell) {
-            Some(pin) => Ok(Pinned { replay, live: pin.live(), from: 0, pin, admitted }),
+            Some(pin) => Ok((first, Pinned { replay, live: pin.live(), from: 0, pin, admitted })),
             None => Err(SampleError::Empty.into()),
         }
     }

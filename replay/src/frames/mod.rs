@@ -43,9 +43,11 @@ mod stream;
 pub use reader::FrameReader;
 pub use stream::{FrameStep, FrameStream};
 
+use crate::buffer::{Choice, check_room};
+use crate::control::Control;
 use crate::layout::Layout;
 use crate::ring::Ring;
-use crate::{Key, Prioritized, Replay, ReplayError};
+use crate::{Key, Prioritized, RateLimiter, Replay, ReplayError, memory};
 use rl_minibatch::{Dtype, Field, Sampler, Schema, SchemaError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,6 +91,8 @@ pub enum FramePadding {
 #[derive(Clone)]
 pub struct FrameReplay {
     pub(crate) store: Arc<Store>,
+    /// For the rate limiter, which counts handles.
+    rows: Replay,
 }
 
 impl FrameReplay {
@@ -105,18 +109,19 @@ impl FrameReplay {
             extra: None,
             history: None,
             reserve: None,
-            choose: Box::new(|builder| builder),
+            choice: Choice::Uniform,
+            limiter: None,
         }
     }
 
     /// A handle for one environment to insert with.
     pub fn stream(&self) -> FrameStream {
-        FrameStream::new(self.clone())
+        FrameStream::new(self.store.clone())
     }
 
     /// A handle to draw rows with. Each thread takes one of its own.
     pub fn sampler(&self) -> FrameReader {
-        FrameReader::new(self.clone())
+        FrameReader::new(self.store.clone())
     }
 
     /// What a row of a batch holds: `frames`, `action`, `reward`, `discount`.
@@ -155,6 +160,11 @@ impl FrameReplay {
     /// Whether there is no row to draw.
     pub fn is_empty(&self) -> bool {
         self.live().is_empty()
+    }
+
+    /// Ends all inserting and drawing of a buffer with a rate limiter; see [`Replay::close`].
+    pub fn close(&self) {
+        self.rows.close();
     }
 
     /// Rows inserted since the buffer was made.
@@ -200,7 +210,8 @@ pub struct FrameBuilder {
     extra: Option<usize>,
     history: Option<usize>,
     reserve: Option<usize>,
-    choose: Box<dyn FnOnce(crate::Builder) -> crate::Builder>,
+    choice: Choice,
+    limiter: Option<RateLimiter>,
 }
 
 impl FrameBuilder {
@@ -254,71 +265,138 @@ impl FrameBuilder {
 
     /// Draws every row with the same probability, with replacement. The default.
     pub fn uniform(mut self) -> Self {
-        self.choose = Box::new(|builder| builder.uniform());
+        self.choice = Choice::Uniform;
         self
     }
 
     /// Draws rows in proportion to their priorities; see [`Proportional`](crate::Proportional).
     pub fn prioritized(mut self, settings: Prioritized) -> Self {
-        self.choose = Box::new(move |builder| builder.prioritized(settings));
+        self.choice = Choice::Prioritized(settings);
         self
     }
 
     /// Draws rows by the rank of their priorities; see [`RankBased`](crate::RankBased).
     pub fn rank_based(mut self, alpha: f64) -> Self {
-        self.choose = Box::new(move |builder| builder.rank_based(alpha));
+        self.choice = Choice::RankBased(alpha);
         self
     }
 
     /// Draws by a sampler of your own; see [`Builder::sampler`](crate::Builder::sampler).
     pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
-        self.choose = Box::new(move |builder| builder.sampler(sampler));
+        self.choice = Choice::Other(sampler);
         self
     }
 
-    /// Makes the buffer. Its memory is reserved and not touched yet.
+    /// Holds inserting and drawing to a ratio; see [`RateLimiter`]. It counts rows, and a row as live even when its frames
+    /// are gone: with many short episodes fewer rows than `min_size` can be drawn.
+    pub fn rate_limiter(mut self, limiter: RateLimiter) -> Self {
+        self.limiter = Some(limiter);
+        self
+    }
+
+    /// Draws in the way that was chosen elsewhere.
+    pub(crate) fn choice(mut self, choice: Choice) -> Self {
+        self.choice = choice;
+        self
+    }
+
+    /// Bytes that the buffer takes when it is full: frames, rows, and what the sampler keeps for each row; as
+    /// [`Builder::memory_bytes`](crate::Builder::memory_bytes). Nothing is allocated.
     ///
     /// # Errors
-    /// [`ReplayError::NoCapacity`]; [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when a
-    /// setting is out of range; [`ReplayError::NotFrames`] when a frame or an action has no bytes or too many.
-    pub fn build(self) -> Result<FrameReplay, ReplayError> {
-        let Self { frame, action, stack, n, gamma, padding, capacity, choose, .. } = self;
-        if capacity == 0 {
-            return Err(ReplayError::NoCapacity);
-        }
-        let most = 1 << 31;
-        within("capacity", capacity, 1..=most, "at most 2147483648")?;
-        within("stack", stack, 1..=MAX_WINDOW, "in 1..=4096")?;
-        within("n_step", n, 1..=MAX_WINDOW, "in 1..=4096")?;
-        if !(0.0..=1.0).contains(&gamma) {
-            return Err(ReplayError::Setting { name: "gamma", value: gamma, expected: "in 0..=1" });
-        }
-        let window = if n == 1 { stack + 1 } else { 2 * stack };
+    /// Those of [`build`](Self::build) for settings that make no sense.
+    pub fn memory_bytes(&self) -> Result<u128, ReplayError> {
+        self.check()?;
+        Ok(self.bytes_for(&self.schemas()?, self.capacity as u64))
+    }
+
+    /// The same for another capacity.
+    fn bytes_for(&self, [_, row, frame]: &[Schema; 3], capacity: u64) -> u128 {
+        let capacity_rows = usize::try_from(capacity).unwrap_or(usize::MAX);
+        let rows = Replay::builder(row.clone()).capacity(capacity_rows).packed().memory_bytes();
+        let reserve = self.reserve_frames() as u64;
+        let frames = Layout::packed(frame).ring_bytes_wide(self.rings(capacity_rows).frames, reserve);
+        let bookkeeping = Control::window_bytes(2 * reserve);
+        let sampler = self.choice.bytes_for(capacity, self.capacity);
+        rows.saturating_add(frames).saturating_add(bookkeeping).saturating_add(sampler)
+    }
+
+    /// What a buffer of `capacity` rows has of frames.
+    fn rings(&self, capacity: usize) -> Rings {
+        let (stack, n) = (self.stack, self.n);
         // A stream inserts this many frames at once at most, and needs as many.
         let span = stack + n + 1;
         let extra = self.extra.unwrap_or(capacity / 128 + 4 * (stack + n));
-        within("extra_frames", extra, 0..=most, "at most 2147483648")?;
-        let reserve = self.reserve.unwrap_or(64);
-        within("reserve", reserve, 1..=1 << 20, "in 1..=1048576")?;
-        let history = self.history.unwrap_or_else(|| ((capacity + extra) / 8).max(span));
+        let kept = capacity.saturating_add(extra);
+        let history = self.history.unwrap_or_else(|| (kept / 8).max(span));
         // Beyond the history so many that marks need not be finer.
-        let frames = (capacity + extra).max(history.saturating_add(2 * PER_MARK as usize));
-        within("history", history, span..=most, "at least stack + n_step + 1")?;
+        let frames = kept.max(history.saturating_add(2 * PER_MARK as usize));
+        Rings { span, extra, history, frames: frames as u64 }
+    }
 
+    fn reserve_frames(&self) -> usize {
+        self.reserve.unwrap_or(64)
+    }
+
+    /// Refuses settings out of range.
+    fn check(&self) -> Result<(), ReplayError> {
+        let (capacity, most) = (self.capacity, 1 << 31);
+        if capacity == 0 {
+            return Err(ReplayError::NoCapacity);
+        }
+        within("capacity", capacity, 1..=most, "at most 2147483648")?;
+        within("stack", self.stack, 1..=MAX_WINDOW, "in 1..=4096")?;
+        within("n_step", self.n, 1..=MAX_WINDOW, "in 1..=4096")?;
+        if !(0.0..=1.0).contains(&self.gamma) {
+            return Err(ReplayError::Setting { name: "gamma", value: self.gamma, expected: "in 0..=1" });
+        }
+        let Rings { span, extra, history, .. } = self.rings(capacity);
+        within("extra_frames", extra, 0..=most, "at most 2147483648")?;
+        within("reserve", self.reserve_frames(), 1..=1 << 20, "in 1..=1048576")?;
+        within("history", history, span..=most, "at least stack + n_step + 1")
+    }
+
+    /// Of a row of a batch, a row as it is stored, and a frame.
+    fn schemas(&self) -> Result<[Schema; 3], ReplayError> {
+        let window = window(self.stack, self.n);
         let refuse = |error: SchemaError| ReplayError::NotFrames { why: error.to_string() };
         let scalar = |name: &str| Field::new(name, Dtype::F32, []);
         let row = |first: &[Field], last: &[Field]| {
-            let middle = [action.clone(), scalar("reward"), scalar("discount")];
+            let middle = [self.action.clone(), scalar("reward"), scalar("discount")];
             Schema::new([first, &middle, last].concat()).map_err(refuse)
         };
-        let shape: Vec<usize> = [window].into_iter().chain(frame.shape.iter().copied()).collect();
-        let batch_schema = row(&[Field::new("frames", frame.dtype, shape)], &[])?;
-        let row_schema = row(&[], &[Field::new("references", Dtype::U8, [4 * window])])?;
-        let frame_schema = Schema::new(vec![frame]).map_err(refuse)?;
+        let shape: Vec<usize> = [window].into_iter().chain(self.frame.shape.iter().copied()).collect();
+        Ok([
+            row(&[Field::new("frames", self.frame.dtype, shape)], &[])?,
+            row(&[], &[Field::new("references", Dtype::U8, [4 * window])])?,
+            Schema::new(vec![self.frame.clone()]).map_err(refuse)?,
+        ])
+    }
 
-        let rows = choose(Replay::builder(row_schema).capacity(capacity)).packed().build()?;
+    /// Makes the buffer. Its memory is reserved and not touched yet. One that would not fit once it is full is refused, as
+    /// by [`Builder::build`](crate::Builder::build).
+    ///
+    /// # Errors
+    /// [`ReplayError::NoCapacity`]; [`ReplayError::TooLarge`] and [`ReplayError::Memory`] when the memory cannot be had;
+    /// [`ReplayError::Setting`] when a setting is out of range; [`ReplayError::NotFrames`] when a frame or an action has no
+    /// bytes or too many.
+    pub fn build(self) -> Result<FrameReplay, ReplayError> {
+        self.check()?;
+        let schemas = self.schemas()?;
+        if let Some(available) = memory::available() {
+            check_room(self.capacity as u64, available, |capacity| self.bytes_for(&schemas, capacity))?;
+        }
+        let [batch_schema, row_schema, frame_schema] = schemas;
+        let Rings { history, frames, .. } = self.rings(self.capacity);
+        let reserve = self.reserve_frames() as u64;
+        let Self { stack, n, gamma, padding, capacity, choice, limiter, .. } = self;
+
+        let mut rows = Replay::builder(row_schema).capacity(capacity).packed().choice(choice);
+        if let Some(limiter) = limiter {
+            rows = rows.rate_limiter(limiter);
+        }
+        let rows = rows.build()?;
         let layout = Layout::packed(&frame_schema);
-        let (frames, reserve) = (frames as u64, reserve as u64);
         let bytes = layout.ring_bytes_wide(frames, reserve);
         let frames = Ring::new(layout, frames, reserve).map_err(|source| ReplayError::Memory {
             rows: frames,
@@ -326,9 +404,24 @@ impl FrameBuilder {
             source,
         })?;
         let history = history as u64;
+        let handle = rows.clone();
         let store = Store::new(rows, frames, frame_schema, batch_schema, (stack, n, gamma, padding), history);
-        Ok(FrameReplay { store: Arc::new(store) })
+        Ok(FrameReplay { store: Arc::new(store), rows: handle })
     }
+}
+
+/// What a buffer has of frames: those that one insertion of a stream may need, those beyond the capacity in rows, those
+/// that a new row may refer to, and all.
+struct Rings {
+    span: usize,
+    extra: usize,
+    history: usize,
+    frames: u64,
+}
+
+/// Frames of a row: its two stacks, overlapping where they do so in every row.
+fn window(stack: usize, n: usize) -> usize {
+    if n == 1 { stack + 1 } else { 2 * stack }
 }
 
 /// Bounds of k and n: a row's window is copied for each row of a batch.

@@ -1,15 +1,16 @@
 //! Drawing rows together with their frames.
 
-use super::FrameReplay;
+use super::store::Store;
 use crate::control::PinCell;
-use crate::{Key, Reader, ReplayError};
-use rl_minibatch::{Batch, BatchMut, Drawn, Rng, SampleError, Schema, Updated};
+use crate::{Key, Reader, ReplayError, WhenLimited};
+use rl_minibatch::{Batch, BatchMut, Drawn, Rng, Schema, Updated};
+use std::sync::Arc;
 
-/// Draws rows from a [`FrameReplay`], made by [`FrameReplay::sampler`]. `Send`; each thread has its own, and they do not
+/// Draws rows from a [`FrameReplay`](crate::FrameReplay), made by its
+/// [`sampler`](crate::FrameReplay::sampler). `Send`; each thread has its own, and they do not
 /// wait for each other while they copy.
-#[derive(Debug)]
 pub struct FrameReader {
-    replay: FrameReplay,
+    store: Arc<Store>,
     rows: Reader,
     cell: PinCell,
     /// Scratch: the rows as they are stored, and the serials of their frames.
@@ -21,13 +22,13 @@ pub struct FrameReader {
 
 impl Clone for FrameReader {
     fn clone(&self) -> Self {
-        Self::new(self.replay.clone())
+        Self::with(self.store.clone(), self.rows.clone())
     }
 }
 
 impl Drop for FrameReader {
     fn drop(&mut self) {
-        self.replay.store.frames.withdraw(&self.cell);
+        self.store.frames.withdraw(&self.cell);
     }
 }
 
@@ -36,21 +37,30 @@ const FRAMES: usize = 0;
 const REFERENCES: usize = 3;
 
 impl FrameReader {
-    pub(crate) fn new(replay: FrameReplay) -> Self {
-        let store = &replay.store;
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        let rows = store.rows.sampler();
+        Self::with(store, rows)
+    }
+
+    fn with(store: Arc<Store>, rows: Reader) -> Self {
         Self {
-            rows: store.rows.sampler(),
+            rows,
             cell: store.frames.cell(),
             stored: Batch::new(store.rows.schema(), 0),
             serials: Vec::new(),
             zeros: Vec::new(),
-            replay,
+            store,
         }
     }
 
-    /// What a row of a batch holds; see [`FrameReplay`].
+    /// As [`Reader::when_limited`]: what a draw does that the buffer's rate limiter does not allow.
+    pub fn when_limited(self, when: WhenLimited) -> Self {
+        Self::with(self.store.clone(), self.rows.clone().when_limited(when))
+    }
+
+    /// What a row of a batch holds; see [`FrameReplay`](crate::FrameReplay).
     pub fn schema(&self) -> &Schema {
-        self.replay.schema()
+        &self.store.batch_schema
     }
 
     /// Draws `count` rows by the buffer's sampler and copies them, with their frames, into the first rows of `batch`. Only
@@ -62,7 +72,8 @@ impl FrameReader {
     /// # Errors
     /// [`ReplayError::Batch`] when the batch is for another schema or too small; [`ReplayError::Sample`] when there is
     /// nothing to draw from; [`ReplayError::BadDraw`] when a sampler of your own drew what is not there;
-    /// [`ReplayError::NotFrames`] when a damaged state was loaded. The batch is then untouched.
+    /// [`ReplayError::NotFrames`] when a damaged state was loaded; with a rate limiter those of
+    /// [`Reader::sample_into`]. The batch is then untouched.
     pub fn sample_into(
         &mut self,
         rng: &mut Rng,
@@ -70,16 +81,13 @@ impl FrameReader {
         batch: &mut BatchMut<'_>,
         drawn: &mut Drawn,
     ) -> Result<(), ReplayError> {
-        let store = &*self.replay.store;
+        let store = &*self.store;
         batch.check(&store.batch_schema, count)?;
         if self.stored.rows() < count {
             self.stored = Batch::new(store.rows.schema(), count);
         }
-        // In this order; see `store.rs`.
-        let Some(frames) = store.frames.pin(&self.cell) else {
-            return Err(SampleError::Empty.into());
-        };
-        let mut rows = self.rows.pin()?;
+        // In this order; see `store.rs`. A rate limiter is waited for before anything is pinned.
+        let (frames, mut rows) = self.rows.pin_for_after(count, || store.frames.pin(&self.cell))?;
         rows.narrow(store.drawable_from());
         rows.draw(rng, count, drawn)?;
         rows.gather(&drawn.rows, &mut self.stored.view_mut())?;
@@ -135,5 +143,11 @@ impl FrameReader {
     /// As [`Reader::update_priorities`].
     pub fn update_priorities(&mut self, keys: &[Key], magnitudes: &[f32]) -> Result<Updated, ReplayError> {
         self.rows.update_priorities(keys, magnitudes)
+    }
+}
+
+impl std::fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameReader").field("rows", &self.rows).finish_non_exhaustive()
     }
 }

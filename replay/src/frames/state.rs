@@ -38,7 +38,9 @@ impl FrameReplay {
         let live = pin.as_ref().map_or(head..head, |pin| pin.live());
         let mut header = Header::new(self, live.clone());
         header.drawable_from = store.drawable_from();
-        header.marks = blocks(&live).map(|block| *turn.ledger.mark(block)).collect();
+        // A mark that D has passed says nothing any more; it may be what an earlier block left.
+        let says = |mark: u64| if mark > header.drawable_from { mark } else { 0 };
+        header.marks = blocks(&live).map(|block| says(*turn.ledger.mark(block))).collect();
         let mut rows = Recording::default();
         let moment = store.rows.moment(|_, live| Ok::<_, StateError>(live.start))?;
         drop(turn);

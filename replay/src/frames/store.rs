@@ -61,7 +61,6 @@ pub(crate) struct Store {
 
 /// What the lock guards.
 pub(crate) struct Ledger {
-    writer: Writer,
     /// For the block of a frame, the key after the last row whose oldest frame lies in it; 0 for none. As many blocks as
     /// can be live, and one more at either end. What an earlier block has left there does no harm: D is past it.
     pub(crate) marks: Vec<u64>,
@@ -86,7 +85,9 @@ impl Store {
         history: u64,
     ) -> Self {
         let blocks = frames.capacity() / PER_MARK + 3;
-        let ledger = Ledger { writer: rows.writer(), marks: vec![0; blocks as usize], loads: 0 };
+        let ledger = Ledger { marks: vec![0; blocks as usize], loads: 0 };
+        // Only handles that somebody inserts or draws with, or may yet take such from, let others go on.
+        rows.uncounted(false);
         Self {
             rows,
             frames,
@@ -104,7 +105,7 @@ impl Store {
 
     /// Frames of a row: its two stacks, overlapping where they do so in every row.
     pub(crate) fn window(&self) -> usize {
-        if self.n == 1 { self.stack + 1 } else { 2 * self.stack }
+        super::window(self.stack, self.n)
     }
 
     /// D.
@@ -120,6 +121,12 @@ impl Store {
     /// Waits for its turn to insert.
     pub(crate) fn turn(&self) -> Turn<'_> {
         Turn { store: self, ledger: self.ledger.lock() }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.rows.uncounted(true);
     }
 }
 
@@ -150,10 +157,10 @@ impl Turn<'_> {
         serial
     }
 
-    /// Inserts a checked row whose oldest frame is `oldest`.
-    pub(crate) fn insert_row(&mut self, oldest: u64, row: &[&[u8]]) {
+    /// Inserts a checked and admitted row whose oldest frame is `oldest`.
+    pub(crate) fn insert_row(&mut self, writer: &Writer, oldest: u64, row: &[&[u8]]) {
         debug_assert!(oldest + self.store.history >= self.head());
-        let key = self.ledger.writer.push_checked(row);
+        let key = writer.push_checked(row);
         *self.ledger.mark(oldest / PER_MARK) = key + 1;
     }
 }

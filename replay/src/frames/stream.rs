@@ -1,10 +1,14 @@
 //! Inserting the frames and steps of one environment.
 
-use super::{FramePadding, FrameReplay};
-use crate::ReplayError;
+use super::FramePadding;
+use super::store::Store;
+use crate::limiter::Side;
 use crate::nstep::{discounted, power};
 use crate::writer::check_rows;
-use rl_minibatch::{StateError, StateVisitor, scalar};
+use crate::{ReplayError, WhenLimited, Writer};
+use rl_minibatch::{Batch, StateError, StateVisitor, scalar, slice};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// One step of an environment whose observations are frames, as bytes in native byte order.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +25,7 @@ pub struct FrameStep<'a> {
     pub truncated: bool,
 }
 
-/// Inserts the episodes of one environment into a [`FrameReplay`]. `Send`; use one for each environment.
+/// Inserts the episodes of one environment into a [`FrameReplay`](crate::FrameReplay). `Send`; use one for each environment.
 ///
 /// [`begin`](Self::begin) with an episode's first frame, then [`step`](Self::step) until it ends. Rows are folded over n
 /// steps as by [`NStep`](crate::NStep), the shorter ones of an episode's last steps included; a truncated episode
@@ -29,7 +33,9 @@ pub struct FrameStep<'a> {
 ///
 /// Memory: a copy of the k + n newest frames, so that they can be inserted anew after a long silence.
 pub struct FrameStream {
-    replay: FrameReplay,
+    store: Arc<Store>,
+    writer: Writer,
+    when_limited: WhenLimited,
     /// Whether there is an episode.
     begun: bool,
     /// The newest frame of the episode, counted from 0.
@@ -39,6 +45,8 @@ pub struct FrameStream {
     serials: Vec<u64>,
     /// As in the buffer when the serials were had.
     loads: u64,
+    /// The serials are a loaded state's, and the buffer may hold other frames there.
+    unproven: bool,
     /// Actions and rewards of the steps that wait for their n-th successor, the oldest first, with room for n.
     open: usize,
     actions: Vec<u8>,
@@ -51,8 +59,7 @@ pub struct FrameStream {
 const NOWHERE: u64 = u64::MAX;
 
 impl FrameStream {
-    pub(crate) fn new(replay: FrameReplay) -> Self {
-        let store = &replay.store;
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         let (kept, n) = (store.stack + store.n, store.n);
         Self {
             begun: false,
@@ -60,13 +67,22 @@ impl FrameStream {
             frames: vec![0; kept * store.frame_schema.row_bytes()],
             serials: vec![NOWHERE; kept],
             loads: 0,
+            unproven: false,
             open: 0,
             actions: vec![0; n * store.rows.schema().fields()[0].row_bytes()],
             rewards: vec![0.0; n],
             returns: Vec::with_capacity(n),
             references: Vec::with_capacity(4 * store.window()),
-            replay,
+            writer: store.rows.writer(),
+            when_limited: WhenLimited::Block,
+            store,
         }
+    }
+
+    /// What a step does that the buffer's rate limiter does not allow: wait, unless this says otherwise.
+    pub fn when_limited(mut self, when: WhenLimited) -> Self {
+        self.when_limited = when;
+        self
     }
 
     /// Begins an episode with its first frame. Steps that were still open are forgotten, as for an environment that is
@@ -75,7 +91,7 @@ impl FrameStream {
     /// # Errors
     /// [`ReplayError::Bytes`] for a frame of the wrong size, [`ReplayError::NotFinite`]; nothing has changed then.
     pub fn begin(&mut self, first_frame: &[u8]) -> Result<(), ReplayError> {
-        check_rows(&self.replay.store.frame_schema, 1, &[first_frame])?;
+        check_rows(&self.store.frame_schema, 1, &[first_frame])?;
         (self.begun, self.newest, self.open) = (true, 0, 0);
         self.keep(0, first_frame);
         Ok(())
@@ -91,10 +107,11 @@ impl FrameStream {
     /// # Errors
     /// [`ReplayError::NotFrames`] when no episode was begun, [`ReplayError::Bytes`] for a slice of the wrong size,
     /// [`ReplayError::NotFinite`] for a NaN or infinite frame, action or reward, or a return beyond f32. Neither the buffer
-    /// nor the stream has changed then.
+    /// nor the stream has changed then. Those of a rate limiter as well (see [`Writer::push`]); the same step may be given
+    /// again then.
     pub fn step(&mut self, step: FrameStep<'_>) -> Result<usize, ReplayError> {
-        let replay = self.replay.clone();
-        let store = &*replay.store;
+        let shared = self.store.clone();
+        let store = &*shared;
         if !self.begun {
             let why =
                 "a step came where an episode has to begin; call `begin` with its first frame".to_string();
@@ -120,11 +137,13 @@ impl FrameStream {
             let column = "reward".to_string();
             return Err(ReplayError::NotFinite { row: 0, column, element: 0 });
         }
+        let admitted = store.rows.shared.admit(Side::Insert, rows, self.when_limited)?;
         // Nothing is refused from here on.
         let action = step.action.len();
         self.actions[self.open * action..][..action].copy_from_slice(step.action);
         self.open = open;
         self.insert(&step, rows);
+        drop(admitted);
         if ended {
             (self.begun, self.open) = (false, 0);
         } else if rows == 1 {
@@ -137,13 +156,16 @@ impl FrameStream {
 
     /// Inserts the step's frame, and the rows from the oldest open step on.
     fn insert(&mut self, step: &FrameStep<'_>, rows: usize) {
-        let replay = self.replay.clone();
-        let store = &*replay.store;
+        let shared = self.store.clone();
+        let store = &*shared;
         let last = self.newest + 1;
         // The step of the oldest open row, and the first frame of its stack.
         let first_step = last - self.open as u64;
         let first_frame = (first_step + 1).saturating_sub(store.stack as u64);
         let mut turn = store.turn();
+        if std::mem::take(&mut self.unproven) && self.are_there(first_frame..last) {
+            self.loads = turn.ledger.loads;
+        }
         // Frames that are too old, or that a load has replaced, are inserted anew, all of them: so a later frame of the
         // episode has a larger serial, and what is the oldest of a row is known.
         let soon = turn.head() + self.serials.len() as u64 + 1;
@@ -169,8 +191,28 @@ impl FrameStream {
             let discount = (bootstrap as f32).to_ne_bytes();
             let bytes = step.action.len();
             let action = &self.actions[row * bytes..][..bytes];
-            turn.insert_row(oldest, &[action, &reward, &discount, &self.references]);
+            turn.insert_row(&self.writer, oldest, &[action, &reward, &discount, &self.references]);
         }
+    }
+
+    /// Whether the buffer holds these frames of the episode at their serials. Their bytes are compared, so it does not
+    /// matter how they came there.
+    fn are_there(&self, frames: Range<u64>) -> bool {
+        let store = &*self.store;
+        let places: Vec<usize> = frames.map(|frame| self.place(frame)).collect();
+        let serials = || places.iter().map(|place| self.serials[*place]);
+        let Some(pin) = store.frames.pin_alone() else { return false };
+        let live = pin.oldest()..pin.live().end;
+        if !serials().is_sorted_by(|a, b| a < b) || !serials().all(|serial| live.contains(&serial)) {
+            return false;
+        }
+        let mut there = Batch::new(&store.frame_schema, places.len());
+        pin.gather(serials(), &mut there.view_mut());
+        let bytes = store.frame_schema.row_bytes();
+        places
+            .iter()
+            .zip(there.column(0).chunks_exact(bytes))
+            .all(|(place, there)| self.frame(*place) == there)
     }
 
     /// Writes the references of the row for the action at frame `acted` up to the newest frame, and returns the oldest
@@ -179,7 +221,7 @@ impl FrameStream {
     /// A reference is the low half of a serial. Zeros are the one after the row's newest frame, which no frame of the row
     /// can be.
     fn refer(&mut self, acted: u64) -> u64 {
-        let store = &self.replay.store;
+        let store = &self.store;
         let (k, newest) = (store.stack as u64, self.newest);
         let mut oldest = u64::MAX;
         let zeros = (self.serials[self.place(newest)] as u32).wrapping_add(1);
@@ -205,23 +247,36 @@ impl FrameStream {
         oldest
     }
 
+    /// Ends the episode where it is without a row for the steps that are still open, for an environment that broke off.
+    /// [`begin`](Self::begin) has to come next. An episode that was cut short and has a true last frame ends with a step
+    /// that is `truncated` instead.
+    pub fn discontinue(&mut self) {
+        (self.begun, self.open) = (false, 0);
+    }
+
+    /// Whether an episode was begun and has not ended.
+    pub fn in_episode(&self) -> bool {
+        self.begun
+    }
+
     /// Steps that wait for their n-th successor.
     pub fn open_steps(&self) -> usize {
         self.open
     }
 
-    /// Shows the visitor the episode in progress: its newest k + n frames and its open steps. When loaded the frames are
-    /// inserted anew with the next step, so it goes with any buffer of the same shapes, k and n.
+    /// Shows the visitor the episode in progress: its newest k + n frames and its open steps. It goes with any buffer of the
+    /// same shapes, k and n: when the buffer's own state is loaded too, which holds the same frames, the run goes on bit
+    /// for bit as it would have; else the frames are inserted anew with the next step.
     ///
     /// # Errors
     /// Those of the visitor, and [`StateError::Invalid`] when there are more open steps than n or the episode allows; the
     /// stream is then as it was.
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        let replay = self.replay.clone();
-        let store = &*replay.store;
+        let shared = self.store.clone();
+        let store = &*shared;
         let (mut begun, mut newest, mut open) = (u64::from(self.begun), self.newest, self.open as u64);
         let (mut frames, mut actions) = (self.frames.clone(), self.actions.clone());
-        let mut rewards = self.rewards.clone();
+        let (mut rewards, mut serials) = (self.rewards.clone(), self.serials.clone());
         if !visitor.loading() {
             // What lies behind the open steps and the newest frame is left from earlier ones, and no part of the state.
             if self.begun {
@@ -229,10 +284,15 @@ impl FrameStream {
                 let frame = frames.len() / self.serials.len();
                 for unused in newest + 1..kept {
                     frames[unused as usize * frame..][..frame].fill(0);
+                    serials[unused as usize] = NOWHERE;
+                }
+                if !self.unproven && self.loads != store.turn().ledger.loads {
+                    serials.fill(NOWHERE);
                 }
             } else {
                 (newest, open) = (0, 0);
                 frames.fill(0);
+                serials.fill(NOWHERE);
             }
             let action = actions.len() / store.n;
             actions[open as usize * action..].fill(0);
@@ -249,6 +309,7 @@ impl FrameStream {
         array("frames", &store.frame_schema.fields()[0], self.serials.len(), &mut frames)?;
         array("action", &fields[0], store.n, &mut actions)?;
         array("reward", &fields[1], store.n, bytemuck::cast_slice_mut(&mut rewards))?;
+        slice(visitor, "serials", &mut serials)?;
         if visitor.loading() {
             if begun > 1 || open >= store.n as u64 || open > newest || newest > u64::MAX / 2 {
                 let why = format!("{open} open steps after {newest} steps, where n is {}", store.n);
@@ -260,7 +321,8 @@ impl FrameStream {
             }
             (self.begun, self.newest, self.open) = (begun == 1, newest, open as usize);
             (self.frames, self.actions, self.rewards) = (frames, actions, rewards);
-            self.serials.fill(NOWHERE);
+            // Until they are proven they go with no state of the buffer.
+            (self.serials, self.loads, self.unproven) = (serials, u64::MAX, true);
         }
         Ok(())
     }
@@ -284,7 +346,7 @@ impl FrameStream {
 impl std::fmt::Debug for FrameStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FrameStream")
-            .field("replay", &self.replay)
+            .field("writer", &self.writer)
             .field("open", &self.open)
             .finish_non_exhaustive()
     }
