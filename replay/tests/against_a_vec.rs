@@ -1,206 +1,318 @@
-//! The buffer and a plain model, a `Vec` of everything ever inserted, driven by the same random operations.
+//! Two buffers and plain models of them, driven by the same random operations: all samplers, rows of all kinds and sizes,
+//! saved and loaded on the way, and mixed.
 
+mod plain_model;
+
+use plain_model::kinds::{Law, kinds};
+use plain_model::ops::{Op, Target, ops};
+use plain_model::pair::{Pair, obeys};
+use plain_model::rows::schemas;
+use plain_model::{Model, close};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rl_replay::{
-    Batch, Drawn, Dtype, Field, MemoryState, Prioritized, Replay, Rng, SampleError, Schema, Uniform,
+    Batch, Compression, Drawn, Dtype, Field, MemoryState, Mixed, Mixture, Replay, ReplayError, Rng,
+    SampleError, Schema, Snapshot, SnapshotError, SnapshotOptions,
 };
+use std::ops::Range;
+use std::path::PathBuf;
 
-/// Fields of odd sizes, whose contents all follow from the row's key.
-fn schema() -> Schema {
-    Schema::new(vec![
-        Field::new("pixels", Dtype::U8, [3, 1]),
-        Field::new("id", Dtype::I64, []),
-        Field::new("x", Dtype::F32, [2]),
-        Field::new("flag", Dtype::Bool, []),
-    ])
-    .unwrap()
+/// The most rows of a batch.
+const BATCH: usize = 20;
+
+/// Ratios of the two buffers of a mixture, in sixteenths.
+const RATIOS: [[i64; 2]; 4] = [[8, 8], [4, 12], [9, 7], [15, 1]];
+
+/// A file, and the buffer as it was.
+struct Saved {
+    side: usize,
+    path: PathBuf,
+    state: MemoryState,
+    model: Model,
 }
 
-fn row(key: u64) -> [Vec<u8>; 4] {
-    let x = [key as f32, -0.5 * key as f32];
-    [
-        vec![key as u8, (key >> 8) as u8, 7],
-        (key as i64).to_ne_bytes().to_vec(),
-        x.iter().flat_map(|x| x.to_ne_bytes()).collect(),
-        vec![(key % 2) as u8],
-    ]
+struct Run {
+    pairs: [Pair; 2],
+    folder: tempfile::TempDir,
+    saved: Vec<Saved>,
+    /// Of each buffer the files that it continues.
+    bases: [Vec<usize>; 2],
+    ratios: [i64; 2],
+    owed: [i64; 2],
+    /// What the mixture drew last, and which rows.
+    mixed: Mixed,
+    mixture_state: Option<MemoryState>,
+    /// What the next row is made of.
+    content: u64,
+    rng: Rng,
 }
 
-/// The rows from `first` on as columns.
-fn rows(first: u64, count: u64) -> [Vec<u8>; 4] {
-    let mut columns: [Vec<u8>; 4] = Default::default();
-    for key in first..first + count {
-        for (column, cell) in columns.iter_mut().zip(row(key)) {
-            column.extend(cell);
+impl Run {
+    fn step(&mut self, side: usize, op: Op, batch: &mut Batch) {
+        let Self { pairs, rng, content, .. } = self;
+        let pair = &mut pairs[side];
+        match op {
+            Op::Push => pair.push(1, false, content),
+            Op::PushRows(rows) => pair.push(rows, true, content),
+            Op::PushBad(bad) => pair.push_bad(bad),
+            Op::Draw(count) => pair.draw(rng, count, batch),
+            Op::DrawTooMany(count) => pair.draw_too_many(rng, count),
+            Op::Gather(back) => pair.gather(&back, batch),
+            Op::Pin { rows, count } => pair.pin(rng, rows, count, content, batch),
+            Op::Update(priorities) => pair.update(&priorities),
+            Op::UpdateBad(bad) => pair.update_bad(bad),
+            Op::Phase(updates) => pair.begin_phase(updates),
+            Op::Restart { more, reserve } => {
+                let mut other = pair.another(pair.model.capacity + more, reserve);
+                let saved = pair.state();
+                saved.load(|v| other.replay.visit(v)).unwrap();
+                other.model = pair.model.clone().loaded(other.model.capacity, reserve);
+                self.now(side, other, vec![]);
+            }
+            Op::Save { increment, zip } => self.save(side, increment, zip),
+            Op::Load { file, into } => self.load(side, file, into),
+            Op::Mix(count) => self.mix(count, batch),
+            Op::UpdateMixed(magnitude) => self.update_mixed(magnitude),
+        }
+        self.pairs[side].model.agrees(&self.pairs[side].replay);
+    }
+
+    /// Another buffer goes on in the place of one.
+    fn now(&mut self, side: usize, mut pair: Pair, bases: Vec<usize>) {
+        pair.agrees_in_full();
+        self.pairs[side] = pair;
+        self.bases[side] = bases;
+        // Keys of before may name other rows now.
+        self.mixed = Mixed::default();
+    }
+
+    fn save(&mut self, side: usize, increment: Option<prop::sample::Index>, zip: bool) {
+        let Pair { replay, model, .. } = &self.pairs[side];
+        let path = self.folder.path().join(self.saved.len().to_string());
+        let compression = if zip { Compression::Lz4 } else { Compression::None };
+        let options = SnapshotOptions { compression, block_bytes: 256 };
+        let base = increment.filter(|_| !self.saved.is_empty()).map(|i| i.index(self.saved.len()));
+        let live = model.live();
+        let saved = match base {
+            None => {
+                let saved = replay.save_with(&path, &options).unwrap();
+                assert_eq!((&saved.rows, &saved.base), (&live, &None));
+                saved
+            }
+            Some(base) if !self.bases[side].contains(&base) => {
+                let error = replay.save_increment(&self.saved[base].path, &path, &options).unwrap_err();
+                assert!(matches!(error, SnapshotError::Unrelated { .. }) && !path.exists(), "{error}");
+                return;
+            }
+            Some(base) => {
+                let Saved { path: below, model: earlier, .. } = &self.saved[base];
+                let saved = replay.save_increment(below, &path, &options).unwrap();
+                // What the base has not, and nothing else; alone if all of the base is gone.
+                let first = earlier.inserted().max(live.start);
+                assert_eq!(saved.rows, first..live.end);
+                assert_eq!(saved.base, (first > live.start).then(|| below.clone()));
+                saved
+            }
+        };
+        assert_eq!(saved.live, live);
+        assert_eq!(Snapshot::read(&path).unwrap(), saved);
+        self.bases[side].push(self.saved.len());
+        let (state, model) = (self.pairs[side].state(), model.clone());
+        self.saved.push(Saved { side, path, state, model });
+    }
+
+    fn load(&mut self, side: usize, file: prop::sample::Index, target: Target) {
+        let files: Vec<usize> = (0..self.saved.len()).filter(|i| self.saved[*i].side == side).collect();
+        if files.is_empty() {
+            return;
+        }
+        let file = *file.get(&files);
+        let Saved { path, state, model, .. } = &self.saved[file];
+        let pair = &mut self.pairs[side];
+        let rows = model.live().end - model.live().start;
+        match target {
+            Target::Itself => {
+                // It may be smaller or larger than the one that was saved, but not too small.
+                assert!(rows <= pair.model.capacity);
+                pair.replay.load(path).unwrap();
+                pair.model = model.clone().loaded(pair.model.capacity, pair.model.reserve);
+                pair.agrees_in_full();
+                self.bases[side] = vec![file];
+                self.mixed = Mixed::default();
+            }
+            Target::Larger(more) => {
+                let mut other = pair.another(rows.max(1) + more, 3);
+                other.replay.load(path).unwrap();
+                // All but the capacity is as it was saved.
+                let differences = other.state().differences(state);
+                assert!(differences.iter().all(|path| path == "capacity"), "{differences:?}");
+                other.model = model.clone().loaded(other.model.capacity, 3);
+                // A buffer of fewer rows could not take the other files.
+                if other.model.capacity >= pair.model.capacity {
+                    self.now(side, other, vec![file]);
+                } else {
+                    other.agrees_in_full();
+                }
+            }
+            Target::Smaller if rows > 1 => {
+                let mut small = pair.another(rows - 1, 2);
+                let mut other_rows = 1 << 40;
+                small.push(1, true, &mut other_rows);
+                let before = small.state();
+                let error = small.replay.load(path).unwrap_err();
+                assert!(matches!(error, SnapshotError::State { .. }), "{error}");
+                assert_eq!(small.state(), before);
+                small.agrees_in_full();
+            }
+            Target::Smaller => {}
         }
     }
-    columns
-}
 
-#[derive(Clone, Debug)]
-enum Op {
-    Push,
-    PushRows(u64),
-    Draw(usize),
-    /// Priorities for keys this far behind the newest, some of them overwritten long ago.
-    Update(Vec<(u64, f32)>),
-    Restart,
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let magnitude = prop_oneof![Just(0.0f32), 0.0f32..10.0, Just(1e30f32)];
-    let op = prop_oneof![
-        4 => Just(Op::Push),
-        2 => (0u64..40).prop_map(Op::PushRows),
-        3 => (0usize..20).prop_map(Op::Draw),
-        3 => prop::collection::vec((1u64..60, magnitude), 0..12).prop_map(Op::Update),
-        1 => Just(Op::Restart),
-    ];
-    prop::collection::vec(op, 1..60)
-}
-
-/// What the buffer should be.
-struct Model {
-    capacity: u64,
-    inserted: u64,
-    settings: Option<Prioritized>,
-    /// By key; of live rows only.
-    priorities: Vec<f64>,
-    largest: f64,
-    stale: u64,
-}
-
-impl Model {
-    fn oldest(&self) -> u64 {
-        self.inserted.saturating_sub(self.capacity)
+    fn mixture(&self) -> Mixture {
+        let readers = [0, 1].map(|side| (self.pairs[side].replay.sampler(), self.ratios[side] as f64));
+        let mut mixture = Mixture::new(readers).unwrap();
+        if let Some(state) = &self.mixture_state {
+            state.load(|v| mixture.visit(v)).unwrap();
+        }
+        mixture
     }
 
-    fn insert(&mut self, count: u64) {
-        self.inserted += count;
-        self.priorities.resize(self.inserted as usize, self.largest);
+    fn mix(&mut self, count: usize, batch: &mut Batch) {
+        let mut mixture = self.mixture();
+        let (before, noise) = (batch.column(0).to_vec(), self.rng.clone());
+        let result = mixture.sample_into(&mut self.rng, count, &mut batch.view_mut(), &mut self.mixed);
+        // Whole rows are due at once; those left go to whom most is owed.
+        let mut owed = self.owed;
+        let mut places = [0; 2];
+        for side in 0..2 {
+            let due = count as i64 * self.ratios[side];
+            (places[side], owed[side]) = ((due / 16) as usize, owed[side] + due % 16);
+        }
+        while places[0] + places[1] < count {
+            let side = usize::from(owed[1] > owed[0]);
+            places[side] += 1;
+            owed[side] -= 16;
+        }
+        let mut laws: [Option<Law>; 2] = [None, None];
+        let mut refused = None;
+        for side in 0..2 {
+            let model = &mut self.pairs[side].model;
+            match model.law(model.live(), places[side]) {
+                Ok(law) => laws[side] = Some(law),
+                Err(_) if places[side] == 0 => {}
+                Err(error) => {
+                    refused = Some((side, error));
+                    break;
+                }
+            }
+        }
+        if let Some((side, expected)) = refused {
+            let Err(ReplayError::InMixture { position, source }) = result else { panic!("{result:?}") };
+            assert!(position == side && matches!(*source, ReplayError::Sample(error) if error == expected));
+            assert!(batch.column(0) == before && self.rng == noise);
+            return;
+        }
+        result.unwrap();
+        self.owed = owed;
+        self.mixture_state = Some(MemoryState::save(|v| mixture.visit(v)).unwrap());
+        let (all, mut place, mut population, mut lowest) = (self.mixed.drawn(), 0, 0, Some(1.0f64));
+        for side in 0..2 {
+            let part = &self.mixed.parts()[side];
+            assert_eq!(part.places(), place..place + places[side]);
+            let drawn = part.drawn();
+            let Some(law) = &laws[side] else {
+                assert!(drawn.rows.is_empty() && drawn.population == 0);
+                continue;
+            };
+            obeys(drawn, law, places[side]);
+            self.pairs[side].holds(&drawn.rows, batch, place);
+            let ratio = self.ratios[side] as f64 / 16.0;
+            assert_eq!(all.rows[part.places()], drawn.rows);
+            let stated = all.probabilities[part.places()].iter().zip(&drawn.probabilities);
+            stated.for_each(|(all, part)| assert!(close(*all, ratio * part)));
+            place += places[side];
+            population += law.population;
+            lowest = lowest.zip(law.lowest).map(|(all, part)| all.min(ratio * part));
+        }
+        assert_eq!((all.rows.len(), all.population), (count, population));
+        assert!(all.lowest.is_some() == lowest.is_some());
+        assert!(all.lowest.zip(lowest).is_none_or(|(a, b)| close(a, b)));
     }
 
-    fn probability(&self, key: u64) -> f64 {
-        let live = &self.priorities[self.oldest() as usize..];
-        match self.settings {
-            Some(_) => self.priorities[key as usize] / live.iter().sum::<f64>(),
-            None => 1.0 / live.len() as f64,
+    fn update_mixed(&mut self, magnitude: f32) {
+        if self.mixed.parts().is_empty() {
+            return;
+        }
+        let magnitudes: Vec<f32> = (0..self.mixed.drawn().rows.len()).map(|i| magnitude + i as f32).collect();
+        let result = self.mixture().update_priorities(&self.mixed, &magnitudes);
+        let mut expected = None;
+        for side in 0..2 {
+            let part = &self.mixed.parts()[side];
+            let range: Range<usize> = part.places();
+            let model = &mut self.pairs[side].model;
+            if let Ok((applied, stale)) = model.update(&part.drawn().rows, &magnitudes[range]) {
+                let (a, s) = expected.unwrap_or((0, 0));
+                expected = Some((a + applied, s + stale));
+            }
+        }
+        match expected {
+            Some(expected) => {
+                let updated = result.unwrap();
+                assert_eq!((updated.applied, updated.stale), expected);
+            }
+            None => assert!(matches!(result, Err(ReplayError::Sample(SampleError::NoPriorities)))),
         }
     }
-}
-
-fn build(capacity: usize, reserve: usize, settings: Option<Prioritized>) -> Replay {
-    let builder = Replay::builder(schema()).capacity(capacity).reserve(reserve);
-    match settings {
-        Some(settings) => builder.prioritized(settings).build().unwrap(),
-        None => builder.sampler(Box::new(Uniform)).build().unwrap(),
-    }
-}
-
-fn close(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
     #[test]
-    fn the_buffer_does_what_the_model_does(
-        capacity in 1usize..50,
-        reserve in 1usize..8,
-        settings in prop::option::of((prop_oneof![Just(0.0), Just(1.0), 0.0..1.0f64], prop_oneof![Just(0.0), Just(0.01)])),
+    fn the_buffers_do_what_the_models_do(
+        schema in schemas(),
+        kinds in [kinds(), kinds()],
+        sizes in [(1u64..50, 1u64..8), (1u64..50, 1u64..8)],
+        ratios in prop::sample::select(RATIOS.to_vec()),
         ops in ops(),
         seed: u64,
     ) {
-        let settings = settings.map(|(alpha, epsilon)| Prioritized { alpha, epsilon });
-        let mut replay = build(capacity, reserve, settings);
-        let mut model = Model {
-            capacity: capacity as u64, inserted: 0, settings, priorities: vec![], largest: 1.0, stale: 0,
+        let pair = |side: usize| Pair::new(&schema, &kinds[side], sizes[side].0, sizes[side].1);
+        let mut run = Run {
+            pairs: [pair(0), pair(1)],
+            folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
+            saved: vec![],
+            bases: [vec![], vec![]],
+            ratios,
+            owed: [0; 2],
+            mixed: Mixed::default(),
+            mixture_state: None,
+            content: 1,
+            rng: Rng::seed_from_u64(seed),
         };
-        let mut rng = Rng::seed_from_u64(seed);
-        let mut drawn = Drawn::default();
-        let mut batch = Batch::new(&schema(), 20);
-        for op in ops {
-            match op {
-                Op::Push => {
-                    let row = row(model.inserted);
-                    let key = replay.writer().push(&row.each_ref().map(Vec::as_slice)).unwrap();
-                    prop_assert_eq!(key, model.inserted);
-                    model.insert(1);
-                }
-                Op::PushRows(count) => {
-                    let columns = rows(model.inserted, count);
-                    replay.writer().push_rows(count as usize, &columns.each_ref().map(Vec::as_slice)).unwrap();
-                    model.insert(count);
-                }
-                Op::Draw(count) => {
-                    let result = replay.sampler().sample_into(&mut rng, count, &mut batch.view_mut(), &mut drawn);
-                    let live = &model.priorities[model.oldest() as usize..];
-                    if live.is_empty() || (settings.is_some() && live.iter().sum::<f64>() == 0.0) {
-                        prop_assert!(result.is_err());
-                        continue;
-                    }
-                    result.unwrap();
-                    prop_assert_eq!(drawn.rows.len(), count);
-                    prop_assert_eq!(drawn.population, live.len() as u64);
-                    for (place, &key) in drawn.rows.iter().enumerate() {
-                        prop_assert!((model.oldest()..model.inserted).contains(&key));
-                        let expected = model.probability(key);
-                        prop_assert!(expected > 0.0, "row {} cannot be drawn", key);
-                        prop_assert!(close(drawn.probabilities[place], expected));
-                        for (position, cell) in row(key).iter().enumerate() {
-                            let column = batch.column(position);
-                            prop_assert_eq!(&column[place * cell.len()..][..cell.len()], cell.as_slice());
-                        }
-                    }
-                }
-                Op::Update(priorities) => {
-                    let keys: Vec<u64> =
-                        priorities.iter().map(|(back, _)| model.inserted.saturating_sub(*back)).collect();
-                    let magnitudes: Vec<f32> = priorities.iter().map(|(_, magnitude)| *magnitude).collect();
-                    let result = replay.sampler().update_priorities(&keys, &magnitudes);
-                    let Some(Prioritized { alpha, epsilon }) = settings else {
-                        prop_assert!(result.is_err());
-                        continue;
-                    };
-                    let mut stale = 0;
-                    for (&key, &magnitude) in keys.iter().zip(&magnitudes) {
-                        if key < model.oldest() || key >= model.inserted {
-                            stale += 1;
-                        } else {
-                            let priority = (f64::from(magnitude) + epsilon).powf(alpha);
-                            model.priorities[key as usize] = priority;
-                            model.largest = model.largest.max(priority);
-                        }
-                    }
-                    let updated = result.unwrap();
-                    prop_assert_eq!((updated.applied, updated.stale), (keys.len() - stale, stale));
-                    model.stale += stale as u64;
-                }
-                Op::Restart => {
-                    // What was saved and loaded goes on as if nothing had happened; the reserve may differ.
-                    let saved = MemoryState::save(|v| replay.visit(v)).unwrap();
-                    let other = build(capacity, reserve + 1, settings);
-                    saved.load(|v| other.visit(v)).unwrap();
-                    prop_assert_eq!(&MemoryState::save(|v| other.visit(v)).unwrap(), &saved);
-                    replay = other;
-                }
-            }
-            prop_assert_eq!(replay.live(), model.oldest()..model.inserted);
-            prop_assert_eq!(replay.len() as u64, model.inserted - model.oldest());
-            prop_assert_eq!(replay.inserted(), model.inserted);
-            prop_assert_eq!(replay.stale_priorities(), model.stale);
+        let mut batch = Batch::new(&schema, BATCH);
+        for (side, op) in ops {
+            run.step(usize::from(side), op, &mut batch);
+        }
+        run.pairs.iter_mut().for_each(Pair::agrees_in_full);
+        // Each file gives what was saved, whatever came after it.
+        for Saved { side, path, model, .. } in &run.saved {
+            let mut other = run.pairs[*side].another(model.capacity, model.reserve);
+            other.replay.load(path).unwrap();
+            other.model = model.clone().loaded(model.capacity, model.reserve);
+            other.agrees_in_full();
         }
     }
 }
 
 #[test]
 fn an_empty_buffer_draws_nothing() {
-    let replay = build(3, 1, None);
-    let mut batch = Batch::new(&schema(), 1);
+    let schema = Schema::new(vec![Field::new("x", Dtype::F32, [2])]).unwrap();
+    let replay = Replay::builder(schema.clone()).capacity(3).build().unwrap();
+    let mut batch = Batch::new(&schema, 1);
     let error = replay
         .sampler()
         .sample_into(&mut Rng::seed_from_u64(0), 1, &mut batch.view_mut(), &mut Drawn::default())
         .unwrap_err();
-    assert!(matches!(error, rl_replay::ReplayError::Sample(SampleError::Empty)), "{error}");
+    assert!(matches!(error, ReplayError::Sample(SampleError::Empty)), "{error}");
 }
