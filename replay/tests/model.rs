@@ -14,37 +14,8 @@ mod copy;
 mod layout;
 #[path = "../src/ring.rs"]
 mod ring;
-
-/// The primitives of `src/sync.rs`, from shuttle.
-mod sync {
-    pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
-    pub(crate) use shuttle::sync::{Condvar, MutexGuard};
-
-    /// Looking more often would only make schedules longer.
-    pub(crate) const SPINS: usize = 1;
-
-    #[derive(Debug)]
-    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(shuttle::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap()
-        }
-    }
-
-    pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        condvar.wait(guard).unwrap()
-    }
-
-    pub(crate) fn midway() {
-        // Touching one of shuttle's atomics lets its scheduler choose who goes on.
-        shuttle::sync::atomic::AtomicBool::new(false).load(std::sync::atomic::Ordering::SeqCst);
-    }
-}
+#[path = "model_sync/mod.rs"]
+mod sync;
 
 use layout::Layout;
 use ring::Ring;
@@ -53,14 +24,10 @@ use rl_replay::{Prioritized, Proportional};
 use shuttle::thread;
 use std::ops::Range;
 use std::sync::Arc;
+use sync::explore;
 
 /// Interleavings tried for each model and kind of scheduler.
 const SCHEDULES: usize = 20_000;
-
-fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
-    shuttle::check_random(model.clone(), SCHEDULES);
-    shuttle::check_pct(model, SCHEDULES, 3);
-}
 
 /// Three fields, so that a row can be caught with one of them new and another old.
 fn schema() -> Schema {
@@ -104,7 +71,7 @@ fn is_its_own(key: u64, found: [i64; 3]) -> bool {
 
 #[test]
 fn writers_lap_the_ring_while_rows_are_read() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let writers: Vec<_> = (0..2)
             .map(|_| {
@@ -139,7 +106,7 @@ fn writers_lap_the_ring_while_rows_are_read() {
 
 #[test]
 fn claims_of_several_rows_wrap_too() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(3);
         let threads = [3, 2].map(|rows| {
             let ring = ring.clone();
@@ -159,7 +126,7 @@ fn claims_of_several_rows_wrap_too() {
 
 #[test]
 fn a_pinned_row_outlives_any_number_of_writers() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         insert(&ring, 1);
         let pin = ring.pin_alone().unwrap();
@@ -188,7 +155,7 @@ fn a_pinned_row_outlives_any_number_of_writers() {
 
 #[test]
 fn a_snapshot_lets_go_of_rows_as_it_goes() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         insert(&ring, 1);
         insert(&ring, 1);
@@ -227,7 +194,7 @@ struct Keeper {
 
 #[test]
 fn a_priority_reaches_its_own_row_or_none() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let proportional = Proportional::new(CAPACITY, Prioritized { alpha: 1.0, epsilon: 0.0 }).unwrap();
         let keeper = Arc::new(sync::Mutex::new(Keeper { proportional, told: 0 }));
@@ -273,7 +240,7 @@ fn a_priority_reaches_its_own_row_or_none() {
 
 #[test]
 fn a_claim_that_is_given_up_stops_nobody() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(4);
         let quitter = {
             let ring = ring.clone();
@@ -308,7 +275,7 @@ fn a_claim_that_is_given_up_stops_nobody() {
 
 #[test]
 fn loading_has_the_ring_to_itself() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let others = [(); 2].map(|()| {
             let ring = ring.clone();
