@@ -5,6 +5,7 @@ pub mod kinds;
 pub mod ops;
 pub mod pair;
 pub mod rows;
+pub mod run;
 
 use kinds::Kind;
 use rl_replay::{Prioritized, Replay, SampleError, Schema};
