@@ -1,45 +1,18 @@
 //! Inserting and drawing, one thread, for rows of two sizes: `cargo bench -p rl-replay`.
 //!
-//! `rl-train bench replay` measures the same with several threads at once.
+//! `benches/concurrent.rs` and `rl-train bench replay` measure several threads at once.
+
+mod rows;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rl_replay::{
-    Batch, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng, Schema, Step,
+    Batch, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng, Step,
     WeightNorm, importance_weights,
 };
-
-/// A million rows when measuring; few when `cargo test --benches` only wants to see everything run once.
-fn capacity() -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { 1_000_000 } else { 4_096 }
-}
+use rows::{capacity, config, full, slices, workloads, zeros};
 
 const BATCHES: [usize; 3] = [32, 256, 2048];
-
-fn workloads() -> [(&'static str, Schema); 2] {
-    [
-        ("small", Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap()),
-        ("mujoco", Schema::transition((Dtype::F32, &[17]), (Dtype::F32, &[6])).unwrap()),
-    ]
-}
-
-/// `count` rows of zeros, as columns.
-fn zeros(schema: &Schema, count: usize) -> Vec<Vec<u8>> {
-    schema.fields().iter().map(|field| vec![0; field.row_bytes() * count]).collect()
-}
-
-fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
-    columns.iter().map(Vec::as_slice).collect()
-}
-
-fn full(schema: &Schema, prioritized: bool) -> Replay {
-    let capacity = capacity();
-    let builder = Replay::builder(schema.clone()).capacity(capacity);
-    let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
-    let replay = replay.build().unwrap();
-    replay.writer().push_rows(capacity, &slices(&zeros(schema, capacity))).unwrap();
-    replay
-}
 
 fn insert(c: &mut Criterion) {
     let mut group = c.benchmark_group("insert");
@@ -185,5 +158,9 @@ fn frames(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, insert, uniform, prioritized_update, save, snapshot, frames);
+criterion_group! {
+    name = benches;
+    config = config();
+    targets = insert, uniform, prioritized_update, save, snapshot, frames
+}
 criterion_main!(benches);

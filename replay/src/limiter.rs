@@ -2,8 +2,7 @@
 
 use crate::ReplayError;
 use crate::ring::Ring;
-use crate::sync::Mutex;
-use parking_lot::{Condvar, MutexGuard};
+use crate::sync::{self, Condvar, Mutex, MutexGuard};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -80,6 +79,8 @@ pub(crate) struct Limiter {
 struct State {
     /// Rows drawn.
     sampled: u64,
+    /// Rows inserted, those included that wait for earlier ones to come to life; 0 when that has to be looked up.
+    inserted: u64,
     /// Rows of calls under way: allowed, and not yet inserted or drawn.
     inserting: u64,
     drawing: u64,
@@ -114,8 +115,8 @@ impl Limiter {
         Ok(Self { settings, state: Mutex::new(State::default()), moved: Condvar::new() })
     }
 
-    /// Waits until a call for `rows` rows is allowed. What it returns takes the permission back when it is dropped
-    /// before the rows were inserted or drawn.
+    /// Waits until a call for `rows` rows is allowed. Dropping what it returns ends the call: rows to be inserted have
+    /// been, and those to be drawn have not, but for what [`done`](Admitted::done) was told.
     #[cold]
     pub(crate) fn admit(
         &self,
@@ -132,7 +133,12 @@ impl Limiter {
             if state.closed {
                 return Err(ReplayError::Closed { call });
             }
-            let Err(why) = self.allowed(&state, ring.live(), side, rows as u64) else { break };
+            let live = ring.live();
+            if state.inserting == 0 {
+                // Nobody is inserting, so all that were inserted are live.
+                state.inserted = live.end;
+            }
+            let Err(why) = self.allowed(&state, live, side, rows as u64) else { break };
             let most = self.most(side);
             if rows as f64 > most {
                 return Err(ReplayError::LimiterRows { call, rows, most: most as u64 });
@@ -145,7 +151,7 @@ impl Limiter {
                     if left.is_zero() {
                         return Err(ReplayError::TimedOut { call, rows, limit, why: limited() });
                     }
-                    self.moved.wait_for(&mut state, left);
+                    state = sync::wait_for(&self.moved, state, left);
                 }
                 WhenLimited::Block => {
                     if looked != Some(state.version) {
@@ -156,7 +162,7 @@ impl Limiter {
                         state.stuck -= 1;
                         return Err(ReplayError::Abandoned { call, rows, why: limited() });
                     }
-                    self.moved.wait(&mut state);
+                    state = sync::wait(&self.moved, state);
                     // A change has set the count back; if there was none this call still counts.
                 }
             }
@@ -183,25 +189,27 @@ impl Limiter {
 
     fn allowed(&self, state: &State, live: Range<u64>, side: Side, rows: u64) -> Result<(), Why> {
         let RateLimiter { min_size, samples_per_insert, error_buffer } = self.settings;
-        let (size, inserted, min_size) = (live.end - live.start, live.end, min_size as u64);
+        let min_size = min_size as u64;
         let offset = min_size as f64 * samples_per_insert;
         match side {
             _ if rows == 0 => Ok(()),
             Side::Insert => {
-                let inserts = inserted + state.inserting + rows;
+                // A row that waits for an earlier one to come to life counts too, though its call has ended.
+                let inserts = live.end.max(state.inserted) + state.inserting + rows;
                 let ahead = inserts as f64 * samples_per_insert - state.sampled as f64;
                 let bound = offset + error_buffer;
-                if size + state.inserting + rows <= min_size || ahead <= bound {
+                if inserts - live.start <= min_size || ahead <= bound {
                     return Ok(());
                 }
                 Err(Why::Ahead { ahead, bound })
             }
             Side::Draw => {
+                let size = live.end - live.start;
                 if size < min_size {
                     return Err(Why::Few { size, min_size });
                 }
                 let samples = state.sampled + state.drawing + rows;
-                let ahead = inserted as f64 * samples_per_insert - samples as f64;
+                let ahead = live.end as f64 * samples_per_insert - samples as f64;
                 let bound = offset - error_buffer;
                 if ahead >= bound { Ok(()) } else { Err(Why::Behind { ahead, bound }) }
             }
@@ -230,7 +238,7 @@ impl Limiter {
     /// The rows and counts are others now.
     pub(crate) fn loaded(&self, sampled: u64) {
         let mut state = self.state.lock();
-        state.sampled = sampled;
+        (state.sampled, state.inserted) = (sampled, 0);
         self.changed(state);
     }
 
@@ -305,8 +313,10 @@ impl Admitted<'_> {
         self.rows -= rows;
         let mut state = self.limiter.state.lock();
         match self.side {
-            // They are live by now, which is how they count.
-            Side::Insert => state.inserting -= rows,
+            Side::Insert => {
+                state.inserting -= rows;
+                state.inserted += rows;
+            }
             Side::Draw => {
                 state.drawing -= rows;
                 state.sampled += rows;
@@ -321,7 +331,11 @@ impl Drop for Admitted<'_> {
         if self.rows > 0 {
             let mut state = self.limiter.state.lock();
             match self.side {
-                Side::Insert => state.inserting -= self.rows,
+                // Only drawing can fail once it is allowed.
+                Side::Insert => {
+                    state.inserting -= self.rows;
+                    state.inserted += self.rows;
+                }
                 Side::Draw => state.drawing -= self.rows,
             }
             self.limiter.changed(state);

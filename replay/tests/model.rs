@@ -14,39 +14,10 @@ mod copy;
 mod layout;
 #[path = "../src/ring.rs"]
 mod ring;
+#[path = "model_sync/mod.rs"]
+mod sync;
 #[path = "../src/zeroed.rs"]
 mod zeroed;
-
-/// The primitives of `src/sync.rs`, from shuttle.
-mod sync {
-    pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
-    pub(crate) use shuttle::sync::{Condvar, MutexGuard};
-
-    /// Looking more often would only make schedules longer.
-    pub(crate) const SPINS: usize = 1;
-
-    #[derive(Debug)]
-    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(shuttle::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap()
-        }
-    }
-
-    pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        condvar.wait(guard).unwrap()
-    }
-
-    pub(crate) fn midway() {
-        // Touching one of shuttle's atomics lets its scheduler choose who goes on.
-        shuttle::sync::atomic::AtomicBool::new(false).load(std::sync::atomic::Ordering::SeqCst);
-    }
-}
 
 use layout::Layout;
 use ring::Ring;
@@ -55,14 +26,10 @@ use rl_replay::{Prioritized, Proportional};
 use shuttle::thread;
 use std::ops::Range;
 use std::sync::Arc;
+use sync::explore;
 
 /// Interleavings tried for each model and kind of scheduler.
 const SCHEDULES: usize = 20_000;
-
-fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
-    shuttle::check_random(model.clone(), SCHEDULES);
-    shuttle::check_pct(model, SCHEDULES, 3);
-}
 
 /// Three fields, so that a row can be caught with one of them new and another old.
 fn schema() -> Schema {
@@ -106,7 +73,7 @@ fn is_its_own(key: u64, found: [i64; 3]) -> bool {
 
 #[test]
 fn writers_lap_the_ring_while_rows_are_read() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let writers: Vec<_> = (0..2)
             .map(|_| {
@@ -141,7 +108,7 @@ fn writers_lap_the_ring_while_rows_are_read() {
 
 #[test]
 fn claims_of_several_rows_wrap_too() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(3);
         let threads = [3, 2].map(|rows| {
             let ring = ring.clone();
@@ -161,7 +128,7 @@ fn claims_of_several_rows_wrap_too() {
 
 #[test]
 fn a_pinned_row_outlives_any_number_of_writers() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         insert(&ring, 1);
         let pin = ring.pin_alone().unwrap();
@@ -190,7 +157,7 @@ fn a_pinned_row_outlives_any_number_of_writers() {
 
 #[test]
 fn a_snapshot_lets_go_of_rows_as_it_goes() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         insert(&ring, 1);
         insert(&ring, 1);
@@ -229,7 +196,7 @@ struct Keeper {
 
 #[test]
 fn a_priority_reaches_its_own_row_or_none() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let proportional = Proportional::new(CAPACITY, Prioritized { alpha: 1.0, epsilon: 0.0 }).unwrap();
         let keeper = Arc::new(sync::Mutex::new(Keeper { proportional, told: 0 }));
@@ -275,7 +242,7 @@ fn a_priority_reaches_its_own_row_or_none() {
 
 #[test]
 fn a_claim_that_is_given_up_stops_nobody() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(4);
         let quitter = {
             let ring = ring.clone();
@@ -310,7 +277,7 @@ fn a_claim_that_is_given_up_stops_nobody() {
 
 #[test]
 fn loading_has_the_ring_to_itself() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let ring = new_ring(1);
         let others = [(); 2].map(|()| {
             let ring = ring.clone();
