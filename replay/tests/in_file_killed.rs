@@ -93,17 +93,26 @@ impl Session {
     }
 }
 
+/// In memory, where flushing is quick, many times; on a disk some times.
 #[test]
 fn killed_at_any_moment() {
-    let folder = tempfile::Builder::new().prefix("file-").tempdir().unwrap();
-    let path = folder.path().join("buffer");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("file-");
+    if let Ok(folder) = builder.tempdir_in("/dev/shm") {
+        kill_again_and_again(folder.path(), KILLS, 60_000);
+    }
+    kill_again_and_again(builder.tempdir().unwrap().path(), KILLS / 6, 500_000);
+}
+
+fn kill_again_and_again(folder: &Path, kills: u64, most_micros: u64) {
+    let path = folder.join("buffer");
     let mut rng = Rng::seed_from_u64(11);
     let mut end = 0;
     let (mut flushes, mut laps, mut beyond) = (0, 0, 0);
-    for session in 1..=KILLS {
+    for session in 1..=kills {
         let child = Session::begin(&path, session);
         // Now and then while it is being opened.
-        let micros = if rng.random_bool(0.15) { 10_000 } else { 60_000 };
+        let micros = if rng.random_bool(0.15) { 10_000 } else { most_micros };
         std::thread::sleep(Duration::from_micros(rng.random_range(500..micros)));
         let (opened, flushed) = child.kill();
         let replay = build(&path);
@@ -132,7 +141,7 @@ fn killed_at_any_moment() {
     println!(
         "{KILLS} kills, {flushes} after a flush, {laps} after a lap, {beyond} with more than was flushed"
     );
-    assert!(flushes > KILLS / 3 && laps > KILLS / 3, "{flushes} flushes, {laps} laps: the test shows little");
+    assert!(flushes > kills / 4 && laps > kills / 4, "{flushes} flushes, {laps} laps: the test shows little");
 }
 
 #[test]
