@@ -139,7 +139,7 @@ fn kill_again_and_again(folder: &Path, kills: u64, most_micros: u64) {
         end = live.end;
     }
     println!(
-        "{KILLS} kills, {flushes} after a flush, {laps} after a lap, {beyond} with more than was flushed"
+        "{kills} kills, {flushes} after a flush, {laps} after a lap, {beyond} with more than was flushed"
     );
     assert!(flushes > kills / 4 && laps > kills / 4, "{flushes} flushes, {laps} laps: the test shows little");
 }
