@@ -4,6 +4,7 @@ use crate::control::Control;
 use crate::file::Lineage;
 use crate::layout::Layout;
 use crate::limiter::{Admitted, Limiter, Side};
+use crate::mapped::{self, Opened, Stored};
 use crate::memory;
 use crate::ring::Ring;
 use crate::sync::{Mutex, MutexGuard};
@@ -12,6 +13,7 @@ use crate::{
 };
 use rl_minibatch::{Sampler, Schema, Uniform};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     /// How often a state was loaded, so that a reader can tell that its rows are not those it knew.
     pub(crate) loads: AtomicU64,
     pub(crate) limiter: Option<Limiter>,
+    /// Where the rows are, if they are in a file.
+    pub(crate) stored: Option<Stored>,
 }
 
 /// Everything beside the rows, behind one lock. Writers never take it: what they inserted is told to the sampler when
@@ -101,7 +105,8 @@ impl Keeper {
 impl Replay {
     /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
     pub fn builder(schema: Schema) -> Builder {
-        Builder { schema, capacity: 0, reserve: None, packed: false, choice: Choice::Uniform, limiter: None }
+        let (choice, limiter, path) = (Choice::Uniform, None, None);
+        Builder { schema, capacity: 0, reserve: None, packed: false, choice, limiter, path }
     }
 
     /// A handle to insert rows with. Each thread takes one of its own.
@@ -165,7 +170,7 @@ impl Replay {
     }
 
     /// Bytes reserved for rows: slots × the distance between them. They become resident as rows are first written.
-    /// A sampler's own memory comes on top.
+    /// A sampler's own memory comes on top. Of a buffer [in a file](Builder::in_file) they are bytes of that file.
     pub fn memory_bytes(&self) -> usize {
         self.shared.ring.memory_bytes()
     }
@@ -230,6 +235,7 @@ pub struct Builder {
     packed: bool,
     choice: Choice,
     limiter: Option<RateLimiter>,
+    path: Option<PathBuf>,
 }
 
 /// How rows are to be drawn.
@@ -319,9 +325,62 @@ impl Builder {
         self
     }
 
+    /// Keeps the rows in the file `path`, mapped into memory, so that the capacity is bounded by the disk and not by
+    /// memory, and rows outlive the process. Everything else is as in memory, [saving](Replay::save) included.
+    ///
+    /// A file that is there is opened, and the buffer goes on with the rows in it: their keys, and for a prioritized
+    /// sampler their priorities as of the last [flush](Replay::flush), which are in a file beside it, `path` with
+    /// `.sampler` at its end. Rows that came later have the priority of new ones. Schema, capacity and reserve must be
+    /// those that it was made with; the sampler may be another, if that file is removed. Where there is none it is made,
+    /// in full size, so that a full disk shows now and not later. While any handle to the buffer is alive the file
+    /// is locked; nobody else may write to it.
+    ///
+    /// # What survives
+    ///
+    /// * Dropping the last handle flushes: everything is there when the file is opened again, on any machine with the
+    ///   same order of bytes.
+    /// * After the end of the process, however it came (SIGKILL included), every row acknowledged before the last flush
+    ///   is there unless `capacity` newer ones are, and those inserted since but for the newest (at most about twice the
+    ///   [reserve](Self::reserve)). No row is torn. Keys go on after the newest row that is there, so those of rows that
+    ///   were lost are given out again.
+    /// * After the end of the system (a power loss, or a reboot before the file was closed or opened again) the rows of
+    ///   the last flush are there but for the oldest, an eighth of the capacity or a little more; and if so many rows
+    ///   came since that flush that they might be mixed, the file is refused with
+    ///   [`BufferFileError::PowerLoss`](crate::BufferFileError::PowerLoss). This rests on the disk doing what it is told.
+    /// * Not after a kill while a state was being [loaded](Replay::load): the buffer is then empty.
+    ///
+    /// # Cost
+    ///
+    /// What fits into the page cache is inserted and drawn as in memory, with pages of 4 KiB; beyond that a row that is
+    /// drawn costs a read of the disk, and the rows that are inserted go to the disk at its speed. Writing down how far
+    /// rows are given out is one small write into the page cache for about twice the reserve of rows.
+    /// If more than an eighth of the capacity is inserted after a flush, one writer once waits for the disk.
+    ///
+    /// ```
+    /// use rl_replay::{Dtype, Replay, Schema};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("steps.buffer");
+    /// let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[]))?;
+    /// let build = || Replay::builder(schema.clone()).capacity(10_000).in_file(&path).build();
+    ///
+    /// let replay = build()?;
+    /// replay.writer().push(&[&[0; 16], &[0; 8], &[0; 4], &[0; 4], &[0; 16]])?;
+    /// replay.flush()?;
+    /// drop(replay);
+    /// // Another day.
+    /// assert_eq!(build()?.live(), 0..1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn in_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
     /// Bytes that the buffer takes when it is full: rows and slack with their padding, bookkeeping, and what the sampler
     /// keeps for each row. For a sampler of your own it is what that one [says](Sampler::memory_bytes). Handles, and what
     /// a sampler keeps for each row of a batch, are not counted; they are small. Nothing is allocated. O(1).
+    ///
+    /// Rows [in a file](Self::in_file) are not counted: the system gives up their pages when it needs them.
     ///
     /// ```
     /// use rl_replay::{Dtype, Prioritized, Replay, Schema};
@@ -343,6 +402,8 @@ impl Builder {
         // More slack than can be counted has no window; its slots alone are too many.
         let window = u64::try_from(slack).map_or(0, Control::window_bytes);
         let sampler = self.choice.bytes_for(capacity, self.capacity);
+        // In a file they are no memory that must be there.
+        let slots = if self.path.is_some() { 0 } else { slots };
         slots.saturating_add(window).saturating_add(sampler)
     }
 
@@ -370,7 +431,8 @@ impl Builder {
     /// # Errors
     /// [`ReplayError::NoCapacity`]; [`ReplayError::TooLarge`] when it would not fit, with the largest capacity that does;
     /// [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when α or ε is out of range, or the
-    /// reserve 0, or a setting of the rate limiter out of range.
+    /// reserve 0, or a setting of the rate limiter out of range; [`ReplayError::File`] when the file of
+    /// [`in_file`](Self::in_file) cannot be made or is not that of such a buffer, which leaves it as it was.
     pub fn build(self) -> Result<Replay, ReplayError> {
         if self.capacity == 0 {
             return Err(ReplayError::NoCapacity);
@@ -383,7 +445,7 @@ impl Builder {
         }
         let (capacity, reserve) = (self.capacity as u64, self.reserve_for(self.capacity as u64));
         let layout = self.layout();
-        let Self { schema, choice, limiter, .. } = self;
+        let Self { schema, choice, limiter, path, .. } = self;
         let bytes = layout.ring_bytes_wide(capacity, reserve);
         let limiter = limiter.map(|settings| Limiter::new(settings, capacity)).transpose()?;
         let uniform = matches!(choice, Choice::Uniform);
@@ -393,15 +455,25 @@ impl Builder {
             Choice::RankBased(alpha) => Box::new(RankBased::new(capacity, alpha)?),
             Choice::Other(sampler) => sampler,
         };
-        let ring = Ring::new(layout, capacity, reserve).map_err(|source| ReplayError::Memory {
-            rows: capacity,
-            bytes,
-            source,
-        })?;
-        let keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
+        let mut keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
+        let memory = |source| ReplayError::Memory { rows: capacity, bytes, source };
+        let (ring, stored) = match path {
+            None => (Ring::new(layout, capacity, reserve).map_err(memory)?, None),
+            Some(path) => {
+                let Opened { file, memory: slots, live } =
+                    mapped::open(&path, &schema, &layout, capacity, reserve)?;
+                if !uniform || limiter.is_some() {
+                    mapped::load_sampler(&path, file.mark(), &live, &mut keeper, limiter.as_ref())?;
+                }
+                let file = Arc::new(file);
+                let ring = Ring::over(slots, file.clone(), layout, (capacity, reserve), live);
+                file.begin()?;
+                (ring.map_err(memory)?, Some(Stored::new(file)))
+            }
+        };
         let keeper = Mutex::new(keeper);
         let loads = AtomicU64::new(0);
-        Ok(Replay::of(Arc::new(Shared { schema, ring, uniform, keeper, loads, limiter })))
+        Ok(Replay::of(Arc::new(Shared { schema, ring, uniform, keeper, loads, limiter, stored })))
     }
 }
 

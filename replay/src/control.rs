@@ -63,6 +63,17 @@ const CLOSED: u64 = 1 << 63;
 /// In a pin's cell: nothing is pinned.
 const NOTHING: u64 = u64::MAX;
 
+/// Writes down what must be known of a ring whose slots outlive the process, so that after a crash its whole rows can be
+/// told from others. Calls come one at a time.
+pub(crate) trait Journal: std::fmt::Debug + Send + Sync {
+    /// The rows `live` have come to life, and serials below `limit` are going to be given out: none of those that were
+    /// not before has been yet.
+    fn note(&self, limit: u64, live: Range<u64>);
+
+    /// Nobody copies, and whatever the slots held before, now they hold the rows `live`.
+    fn settled(&self, limit: u64, live: Range<u64>);
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -80,6 +91,8 @@ pub(crate) struct Control {
     waiting: CachePadded<AtomicUsize>,
     gate: Mutex<()>,
     moved: Condvar,
+    /// Asked only where a new limit is found, so without one there is nothing to pay for.
+    journal: Option<Arc<dyn Journal>>,
 }
 
 /// Where one reader says what it may touch.
@@ -111,7 +124,13 @@ impl Control {
             waiting: CachePadded::new(AtomicUsize::new(0)),
             gate: Mutex::new(()),
             moved: Condvar::new(),
+            journal: None,
         })
+    }
+
+    /// Has every limit written down before it holds. To be called before anything else; the journal hears nothing yet.
+    pub(crate) fn keep_journal(&mut self, journal: Arc<dyn Journal>) {
+        self.journal = Some(journal);
     }
 
     /// Bytes of the bookkeeping that grow with `slack`.
@@ -169,9 +188,15 @@ impl Control {
     #[cold]
     fn find_limit(&self) -> u64 {
         let cells = self.cells.lock();
-        let by_published = self.published.load(SeqCst) + self.slack;
+        let live = self.live();
+        let by_published = live.end + self.slack;
         let by_pins = cells.iter().map(|cell| cell.load(SeqCst).saturating_add(self.slots())).min();
         let limit = by_pins.map_or(by_published, |by_pins| by_pins.min(by_published));
+        if let Some(journal) = &self.journal
+            && limit > self.limit.load(Relaxed)
+        {
+            journal.note(limit, live);
+        }
         self.limit.fetch_max(limit, AcqRel).max(limit)
     }
 
@@ -212,6 +237,24 @@ impl Control {
     /// Waits until every serial before `serial` is live.
     pub(crate) fn wait_for_turn(&self, serial: u64) {
         self.wait_until(|| self.published.load(SeqCst) == serial);
+    }
+
+    /// Waits until every row is live that anyone has claimed so far.
+    pub(crate) fn catch_up(&self) {
+        let claimed = self.claimed.load(SeqCst) & !CLOSED;
+        self.wait_until(|| {
+            let published = self.published.load(SeqCst);
+            // A restore may have put the counters back.
+            published >= claimed || published == self.claimed.load(SeqCst) & !CLOSED
+        });
+    }
+
+    /// Has the journal note what is live now.
+    pub(crate) fn note(&self) {
+        if let Some(journal) = &self.journal {
+            let _cells = self.cells.lock();
+            journal.note(self.limit.load(Relaxed), self.live());
+        }
     }
 
     /// The live range is to begin at `serial`, which is claimed and next to come to life: there is no row before it.
@@ -281,6 +324,10 @@ impl Control {
 
     /// Undoes [`close`](Self::close).
     pub(crate) fn open(&self) {
+        if let Some(journal) = &self.journal {
+            let _cells = self.cells.lock();
+            journal.settled(self.limit.load(Relaxed), self.live());
+        }
         self.claimed.fetch_and(!CLOSED, SeqCst);
         self.notify();
     }
@@ -291,6 +338,8 @@ impl Control {
         for entry in &self.window {
             entry.store(0, Relaxed);
         }
+        // Who looks for a limit meanwhile must not make one of the counters as they were.
+        let _cells = self.cells.lock();
         self.floor.store(live.start, SeqCst);
         self.published.store(live.end, SeqCst);
         self.limit.store(live.end + self.slack, SeqCst);

@@ -1,5 +1,6 @@
 //! What can go wrong, with what was expected and what to do.
 
+use crate::BufferFileError;
 use rl_minibatch::{BatchError, SampleError, SchemaError};
 
 /// Why a buffer was not made, a row not stored, or a batch not drawn. The buffer is then as it was.
@@ -256,4 +257,7 @@ pub enum ReplayError {
     /// The rows do not go into the batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The buffer's file cannot be used.
+    #[error(transparent)]
+    File(#[from] BufferFileError),
 }

@@ -33,6 +33,7 @@
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
+//! | keep rows in a file, more than memory holds | [`Builder::in_file`], [`Replay::flush`] | the page cache's and the disk's |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
 //!
@@ -111,6 +112,7 @@ mod frames;
 mod hindsight;
 mod layout;
 mod limiter;
+mod mapped;
 mod memory;
 mod mixture;
 mod narrow;
@@ -140,6 +142,7 @@ pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPa
 pub use frames::{FrameBuilder, FramePadding, FrameReader, FrameReplay, FrameStep, FrameStream};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use limiter::{RateLimiter, WhenLimited};
+pub use mapped::BufferFileError;
 pub use mixture::{Mixed, MixedPart, Mixture};
 pub use nstep::{NStep, Step};
 pub use proportional::{Prioritized, Proportional};

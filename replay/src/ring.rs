@@ -16,7 +16,7 @@
 //! gathered in blocks of [`BLOCK`] rows: all lines of the next block are prefetched, then the present one is copied
 //! field by field, each field by a loop made for its size.
 
-use crate::control::{Control, PinCell};
+use crate::control::{Control, Journal, PinCell};
 use crate::copy::{gather_column, prefetch, scatter_column};
 use crate::layout::{Layout, Span};
 use crate::{sync, zeroed};
@@ -24,6 +24,7 @@ use memmap2::MmapRaw;
 use rl_minibatch::BatchMut;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Rows whose cache misses overlap. A block of rows and its columns fit into the first-level cache.
 const BLOCK: usize = 32;
@@ -47,6 +48,47 @@ impl Ring {
         let memory = zeroed::map(bytes)?;
         let control = Control::new(capacity, 2 * reserve)?;
         Ok(Self { layout, reserve, memory: memory.into(), control })
+    }
+
+    /// A ring whose slots are in `memory`, a mapping of a file that nobody else writes to. Its rows `live` are there
+    /// already. The journal is told of them, and of everything from then on.
+    ///
+    /// # Errors
+    /// When there is no memory for the bookkeeping.
+    ///
+    /// # Panics
+    /// When the mapping has another size than the slots.
+    pub(crate) fn over(
+        memory: MmapRaw,
+        journal: Arc<dyn Journal>,
+        layout: Layout,
+        (capacity, reserve): (u64, u64),
+        live: Range<u64>,
+    ) -> io::Result<Self> {
+        assert_eq!(Some(memory.len()), layout.ring_bytes(capacity, reserve));
+        // A miss brings one page in and not those around it, which are as likely to be wanted as any others.
+        #[cfg(unix)]
+        let _ = memory.advise(memmap2::Advice::Random);
+        let mut control = Control::new(capacity, 2 * reserve)?;
+        control.keep_journal(journal);
+        let ring = Self { layout, reserve, memory, control };
+        ring.exclusive().restore(live);
+        Ok(ring)
+    }
+
+    /// Brings the slots to the disk, if a file holds them: all rows that were live when it was called.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.memory.flush()
+    }
+
+    /// Waits until every row is live that anyone has claimed so far.
+    pub(crate) fn catch_up(&self) {
+        self.control.catch_up();
+    }
+
+    /// Has the journal, if there is one, note what is live now.
+    pub(crate) fn note(&self) {
+        self.control.note();
     }
 
     pub(crate) fn capacity(&self) -> u64 {

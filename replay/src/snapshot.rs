@@ -70,6 +70,10 @@ impl Replay {
 
     /// Replaces the state by what `source` gives.
     pub(crate) fn load_from(&self, source: &mut dyn Source) -> Result<(), StateError> {
+        // Before anybody is kept out, for a flush waits for those who copy.
+        let stored = self.shared.stored.as_ref();
+        let _no_flush = stored.map(|stored| stored.alone());
+        let rewrite = || stored.map_or(Ok(()), |stored| stored.begin_rewrite());
         let mut ring = self.shared.ring.exclusive();
         let mut keeper = self.shared.keeper_to_load();
         let mut header = Header::new(self);
@@ -84,7 +88,10 @@ impl Replay {
         let mut aside = aside.as_ref().map(Ring::exclusive);
         let schema = self.schema();
         match &mut aside {
-            None => source.rows(schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?,
+            None => {
+                rewrite()?;
+                source.rows(schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?;
+            }
             Some(aside) => source.rows(schema, &live, &mut |keys, batch| put(aside, &live, keys, batch))?,
         }
 
@@ -97,7 +104,8 @@ impl Replay {
                 Some(_) => scope(source.visitor(), "limiter", |v| load_sampled(v, &mut sampled)),
                 None => Ok(()),
             })
-            .and_then(|()| source.finish());
+            .and_then(|()| source.finish())
+            .and_then(|origin| if aside.is_some() { rewrite().map(|()| origin) } else { Ok(origin) });
         let origin = match loaded {
             Ok(origin) => origin,
             Err(error) => {
@@ -132,7 +140,7 @@ impl Replay {
 }
 
 /// Rows drawn, as a rate limiter counts them.
-fn load_sampled(visitor: &mut dyn StateVisitor, sampled: &mut u64) -> Result<(), StateError> {
+pub(crate) fn load_sampled(visitor: &mut dyn StateVisitor, sampled: &mut u64) -> Result<(), StateError> {
     scalar(visitor, "sampled", sampled)?;
     if *sampled > u64::MAX / 2 {
         let why = format!("{sampled} rows cannot have been drawn");

@@ -19,6 +19,7 @@ mod sync;
 #[path = "../src/zeroed.rs"]
 mod zeroed;
 
+use control::Journal;
 use layout::Layout;
 use ring::Ring;
 use rl_minibatch::{Batch, Dtype, Field, Priorities, Schema};
@@ -183,6 +184,56 @@ fn a_snapshot_lets_go_of_rows_as_it_goes() {
         drop(pin);
         for writer in writers {
             writer.join().unwrap();
+        }
+        assert_eq!(read_all(&ring, is_its_own), 4..6);
+    });
+}
+
+/// What would be in a file's header when the process is killed.
+#[derive(Debug)]
+struct Noted(sync::Mutex<(u64, Range<u64>)>);
+
+impl Journal for Noted {
+    fn note(&self, limit: u64, live: Range<u64>) {
+        let mut noted = self.0.lock();
+        assert!(limit >= noted.0 && live.end >= noted.1.end, "it goes backwards");
+        *noted = (limit, live);
+    }
+
+    fn settled(&self, limit: u64, live: Range<u64>) {
+        *self.0.lock() = (limit, live);
+    }
+}
+
+#[test]
+fn nothing_is_given_out_that_was_not_noted() {
+    explore(|| {
+        let layout = Layout::new(&schema());
+        let bytes = layout.ring_bytes(CAPACITY, 1).unwrap();
+        let memory = memmap2::MmapOptions::new().len(bytes).map_anon().unwrap();
+        let noted = Arc::new(Noted(sync::Mutex::new((0, 0..0))));
+        let ring = Ring::over(memory.into(), noted.clone(), layout, (CAPACITY, 1), 0..0).unwrap();
+        let ring = Arc::new(ring);
+        let threads = [(); 2].map(|()| {
+            let (ring, noted) = (ring.clone(), noted.clone());
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    let keys = insert(&ring, 1);
+                    let (limit, live) = noted.0.lock().clone();
+                    assert!(keys.end <= limit, "{keys:?} was given out below {limit}");
+                    // What recovery relies on: no live row may be in a slot that is written.
+                    let oldest_whole = limit.saturating_sub(CAPACITY + 2);
+                    assert!(oldest_whole <= live.end.saturating_sub(CAPACITY), "{live:?} with {limit}");
+                    ring.note();
+                }
+            })
+        });
+        let holder = ring.pin_alone();
+        thread::yield_now();
+        drop(holder);
+        ring.catch_up();
+        for thread in threads {
+            thread.join().unwrap();
         }
         assert_eq!(read_all(&ring, is_its_own), 4..6);
     });

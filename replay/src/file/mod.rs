@@ -4,7 +4,8 @@
 //! * `write.rs` and `read.rs` are visitors of the buffer's state that stand on blocks of a file;
 //! * `open.rs` looks at a file's ends, `chain.rs` joins an increment with the files that it adds to;
 //! * `disk.rs` makes files appear only when they are complete;
-//! * `series.rs` keeps a folder of snapshots.
+//! * `series.rs` keeps a folder of snapshots;
+//! * `state.rs` saves a state that has no rows.
 
 mod chain;
 mod codec;
@@ -15,6 +16,7 @@ mod open;
 mod pieces;
 mod read;
 mod series;
+mod state;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -22,6 +24,7 @@ mod write;
 pub use codec::Compression;
 pub use error::{SnapshotError, SnapshotPart};
 pub use series::SnapshotSeries;
+pub(crate) use state::{load_state, save_state};
 
 use crate::{Key, Replay};
 use chain::Chain;
