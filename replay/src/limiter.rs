@@ -1,10 +1,8 @@
 //! How many rows are drawn for each one inserted, kept within bounds.
 
 use crate::ReplayError;
-use crate::ring::Ring;
 use crate::sync::Mutex;
 use parking_lot::{Condvar, MutexGuard};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Keeps the number of rows drawn for each row inserted near a ratio, for
@@ -71,9 +69,38 @@ impl Side {
 /// Rows that are being inserted count already against more inserting, and not yet in favour of drawing; with those being
 /// drawn it is the other way round. So the bounds hold at every moment, and what fails in between can be taken back.
 pub(crate) struct Limiter {
-    settings: RateLimiter,
+    bounds: Bounds,
     state: Mutex<State>,
     moved: Condvar,
+}
+
+/// The rules in the terms of Reverb's `RateLimiter`.
+#[derive(Clone, Copy)]
+struct Bounds {
+    min_size: u64,
+    samples_per_insert: f64,
+    min_diff: f64,
+    max_diff: f64,
+    /// max_diff − min_diff, without its rounding.
+    range: f64,
+}
+
+/// What a limiter has to know of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stock {
+    /// Rows that are live.
+    pub(crate) size: u64,
+    /// Rows inserted so far.
+    pub(crate) inserted: u64,
+    /// Draws that can be made before more is inserted.
+    pub(crate) left: u64,
+}
+
+impl Stock {
+    /// Of a buffer whose rows can be drawn as often as one likes.
+    pub(crate) fn of_live(live: std::ops::Range<u64>) -> Self {
+        Self { size: live.end - live.start, inserted: live.end, left: u64::MAX }
+    }
 }
 
 #[derive(Default)]
@@ -111,15 +138,34 @@ impl Limiter {
                 "finite and at least max(1, samples_per_insert), or both sides could wait for ever";
             return setting("error_buffer", error_buffer, expected);
         }
-        Ok(Self { settings, state: Mutex::new(State::default()), moved: Condvar::new() })
+        let offset = min_size as f64 * samples_per_insert;
+        Ok(Self::with(Bounds {
+            min_size: min_size as u64,
+            samples_per_insert,
+            min_diff: offset - error_buffer,
+            max_diff: offset + error_buffer,
+            range: 2.0 * error_buffer,
+        }))
+    }
+
+    /// Of a buffer from which every row is drawn once: inserting waits for room, and drawing for rows.
+    pub(crate) fn queue(capacity: u64) -> Self {
+        let (samples_per_insert, range) = (1.0, capacity as f64);
+        Self::with(Bounds { min_size: 1, samples_per_insert, min_diff: 0.0, max_diff: range, range })
+    }
+
+    fn with(bounds: Bounds) -> Self {
+        Self { bounds, state: Mutex::new(State::default()), moved: Condvar::new() }
     }
 
     /// Waits until a call for `rows` rows is allowed. What it returns takes the permission back when it is dropped
     /// before the rows were inserted or drawn.
+    ///
+    /// `stock` is looked at under the limiter's lock.
     #[cold]
     pub(crate) fn admit(
         &self,
-        ring: &Ring,
+        stock: impl Fn() -> Stock,
         side: Side,
         rows: usize,
         when: WhenLimited,
@@ -132,7 +178,7 @@ impl Limiter {
             if state.closed {
                 return Err(ReplayError::Closed { call });
             }
-            let Err(why) = self.allowed(&state, ring.live(), side, rows as u64) else { break };
+            let Err(why) = self.allowed(&state, stock(), side, rows as u64) else { break };
             let most = self.most(side);
             if rows as f64 > most {
                 return Err(ReplayError::LimiterRows { call, rows, most: most as u64 });
@@ -174,36 +220,36 @@ impl Limiter {
 
     /// The most rows that a call can ever be allowed: as many as lead from one bound to the other.
     fn most(&self, side: Side) -> f64 {
-        let range = 2.0 * self.settings.error_buffer;
+        let Bounds { samples_per_insert, range, .. } = self.bounds;
         match side {
-            Side::Insert => range / self.settings.samples_per_insert,
+            Side::Insert => range / samples_per_insert,
             Side::Draw => range,
         }
     }
 
-    fn allowed(&self, state: &State, live: Range<u64>, side: Side, rows: u64) -> Result<(), Why> {
-        let RateLimiter { min_size, samples_per_insert, error_buffer } = self.settings;
-        let (size, inserted, min_size) = (live.end - live.start, live.end, min_size as u64);
-        let offset = min_size as f64 * samples_per_insert;
+    fn allowed(&self, state: &State, stock: Stock, side: Side, rows: u64) -> Result<(), Why> {
+        let Bounds { min_size, samples_per_insert, min_diff, max_diff, .. } = self.bounds;
+        let Stock { size, inserted, left } = stock;
         match side {
             _ if rows == 0 => Ok(()),
             Side::Insert => {
                 let inserts = inserted + state.inserting + rows;
                 let ahead = inserts as f64 * samples_per_insert - state.sampled as f64;
-                let bound = offset + error_buffer;
-                if size + state.inserting + rows <= min_size || ahead <= bound {
+                if size + state.inserting + rows <= min_size || ahead <= max_diff {
                     return Ok(());
                 }
-                Err(Why::Ahead { ahead, bound })
+                Err(Why::Ahead { ahead, bound: max_diff })
             }
             Side::Draw => {
                 if size < min_size {
                     return Err(Why::Few { size, min_size });
                 }
+                if left < state.drawing.saturating_add(rows) {
+                    return Err(Why::Expiring { left: left.saturating_sub(state.drawing) });
+                }
                 let samples = state.sampled + state.drawing + rows;
                 let ahead = inserted as f64 * samples_per_insert - samples as f64;
-                let bound = offset - error_buffer;
-                if ahead >= bound { Ok(()) } else { Err(Why::Behind { ahead, bound }) }
+                if ahead >= min_diff { Ok(()) } else { Err(Why::Behind { ahead, bound: min_diff }) }
             }
         }
     }
@@ -214,6 +260,11 @@ impl Limiter {
         state.stuck = 0;
         drop(state);
         self.moved.notify_all();
+    }
+
+    /// The buffer has changed by other things than inserting and drawing.
+    pub(crate) fn look_again(&self) {
+        self.changed(self.state.lock());
     }
 
     pub(crate) fn close(&self) {
@@ -267,6 +318,7 @@ impl State {
 #[derive(Clone, Copy)]
 enum Why {
     Few { size: u64, min_size: u64 },
+    Expiring { left: u64 },
     Ahead { ahead: f64, bound: f64 },
     Behind { ahead: f64, bound: f64 },
 }
@@ -275,6 +327,9 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Why::Few { size, min_size } => write!(f, "{size} rows are live and min_size is {min_size}"),
+            Why::Expiring { left } => {
+                write!(f, "the rows have {left} draws left until they expire; insert first")
+            }
             Why::Ahead { ahead, bound } => {
                 write!(
                     f,
