@@ -2,7 +2,7 @@
 
 use super::SelectiveReplay;
 use super::table::Row as Bytes;
-use crate::limiter::{Admitted, Side};
+use crate::limiter::Side;
 use crate::writer::{check_rows, difference};
 use crate::{Key, ReplayError, WhenLimited};
 use rl_minibatch::{Row, SampleError, Schema, check_magnitudes};
@@ -150,11 +150,6 @@ impl SelectiveWriter {
             })?;
         }
         Ok(())
-    }
-
-    /// Waits until `rows` rows may be inserted.
-    fn admit(&self, rows: usize) -> Result<Option<Admitted<'_>>, ReplayError> {
-        self.replay.shared.admit(Side::Insert, rows, self.when_limited)
     }
 
     fn push_one(&mut self, row: &[&[u8]], magnitude: Option<f32>) -> Result<Key, ReplayError> {
