@@ -321,48 +321,21 @@ impl Table {
         drawn.rows.clear();
         drawn.probabilities.clear();
         rows.clear();
-        if self.rules.expire_after.is_none() && self.choose_all(rng, count, drawn) {
+        // Up to where a row goes all draws are alike, so they are made together, and what was drawn behind that place is
+        // forgotten. Rows that go after n draws go about once in n draws, so about half of the work is kept at the worst.
+        let together = self.rules.expire_after.map_or(count, |draws| count.min(draws as usize));
+        while rows.len() < count {
+            self.choose(rng, together.min(count - rows.len()), drawn);
             self.take_all(drawn, rows);
-            return Ok(());
-        }
-        for _ in 0..count {
-            let (slot, probability) = self.choose(rng);
-            drawn.rows.push(self.slots[slot as usize].key);
-            drawn.probabilities.push(probability);
-            rows.push(self.take(slot));
+            drawn.rows.truncate(rows.len());
+            drawn.probabilities.truncate(rows.len());
         }
         Ok(())
     }
 
-    /// The next row and its probability among those that are there now.
-    fn choose(&self, rng: &mut Rng) -> (u32, f64) {
-        match self.rules.selection {
-            Selection::Uniform => {
-                let rows = self.slots.len();
-                (rng.random_range(0..rows as u32), 1.0 / rows as f64)
-            }
-            Selection::Proportional(_) => {
-                let Weights { tree, .. } = self.weights.as_ref().expect("made with the table");
-                let total = tree.total();
-                let slot = tree.find(rng.random::<f64>() * total);
-                (slot as u32, tree.get(slot) / total)
-            }
-            Selection::OldestFirst => (self.oldest, 1.0),
-            Selection::NewestFirst => (self.newest, 1.0),
-            Selection::LowestPriority => (first(&self.lowest), 1.0),
-            Selection::HighestPriority => (first(&self.highest), 1.0),
-        }
-    }
-
-    /// Where no row goes between two draws, random ones are made together: `drawn.rows` become slots. Says whether it did.
-    fn choose_all(&mut self, rng: &mut Rng, count: usize, drawn: &mut Drawn) -> bool {
-        let rows = self.slots.len();
-        match (self.rules.selection, &mut self.weights) {
-            (Selection::Uniform, _) => {
-                drawn.rows.extend((0..count).map(|_| u64::from(rng.random_range(0..rows as u32))));
-                drawn.probabilities.resize(count, 1.0 / rows as f64);
-                true
-            }
+    /// Appends `count` slots to `drawn.rows`, as they are drawn from the rows that are there now, and their probabilities.
+    fn choose(&mut self, rng: &mut Rng, count: usize, drawn: &mut Drawn) {
+        let only = match (self.rules.selection, &mut self.weights) {
             (Selection::Proportional(_), Some(Weights { tree, masses, .. })) => {
                 let total = tree.total();
                 masses.clear();
@@ -371,27 +344,46 @@ impl Table {
                     drawn.rows.push(slot as u64);
                     drawn.probabilities.push(tree.get(slot) / total);
                 });
-                true
+                return;
             }
-            _ => false,
-        }
+            // A proportional table has weights.
+            (Selection::Uniform | Selection::Proportional(_), _) => {
+                let there = self.slots.len();
+                drawn.rows.extend((0..count).map(|_| u64::from(rng.random_range(0..there as u32))));
+                drawn.probabilities.extend(std::iter::repeat_n(1.0 / there as f64, count));
+                return;
+            }
+            (Selection::OldestFirst, _) => self.oldest,
+            (Selection::NewestFirst, _) => self.newest,
+            (Selection::LowestPriority, _) => first(&self.lowest),
+            (Selection::HighestPriority, _) => first(&self.highest),
+        };
+        drawn.rows.extend(std::iter::repeat_n(u64::from(only), count));
+        drawn.probabilities.extend(std::iter::repeat_n(1.0, count));
     }
 
-    /// Takes the rows of the slots in `drawn.rows`, which become keys.
+    /// Takes the rows of those slots in `drawn.rows` that are not in `rows` yet, up to the first that is removed by it. The
+    /// slots of those taken become keys.
     fn take_all(&mut self, drawn: &mut Drawn, rows: &mut Vec<Row>) {
+        let slots = &mut drawn.rows[rows.len()..];
         // Slots first, then what they refer to: so the cache misses of a batch overlap.
-        for slot in &drawn.rows {
+        for slot in slots.iter() {
             prefetch(std::ptr::from_ref(&self.slots[*slot as usize]).cast(), size_of::<Slot>());
         }
-        for slot in &drawn.rows {
+        for slot in slots.iter() {
             let row = &self.slots[*slot as usize].row;
             // The count of those who hold it lies before the bytes.
-            prefetch(row.as_ptr().wrapping_sub(2 * size_of::<usize>()), row.len());
+            let holders = 2 * size_of::<usize>();
+            prefetch(row.as_ptr().wrapping_sub(holders), holders + row.len());
         }
-        for slot in &mut drawn.rows {
+        let there = self.slots.len();
+        for slot in slots {
             let at = *slot as u32;
             *slot = self.slots[at as usize].key;
             rows.push(self.take(at));
+            if self.slots.len() < there {
+                return;
+            }
         }
     }
 
