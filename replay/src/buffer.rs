@@ -3,7 +3,7 @@
 use crate::control::Control;
 use crate::file::Lineage;
 use crate::layout::Layout;
-use crate::limiter::{Admitted, Limiter, Side};
+use crate::limiter::{Admitted, Limiter, Side, Stock};
 use crate::mapped::{self, Opened, Stored};
 use crate::memory;
 use crate::ring::Ring;
@@ -85,7 +85,7 @@ impl Shared {
     ) -> Result<Option<Admitted<'_>>, ReplayError> {
         match &self.limiter {
             None => Ok(None),
-            Some(limiter) => limiter.admit(&self.ring, side, rows, when).map(Some),
+            Some(limiter) => limiter.admit(|| Stock::of_live(self.ring.live()), side, rows, when).map(Some),
         }
     }
 

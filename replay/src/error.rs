@@ -155,7 +155,7 @@ pub enum ReplayError {
         why: String,
     },
     /// The buffer was closed.
-    #[error("{call} is over: the buffer was closed by `Replay::close`")]
+    #[error("{call} is over: the buffer was closed by `close`")]
     Closed {
         /// "inserting" or "drawing".
         call: &'static str,
@@ -191,6 +191,19 @@ pub enum ReplayError {
     /// The fields do not make a row.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// The rows would expire before a batch is full.
+    #[error(
+        "{asked} draws were asked for and the rows have {left} left until they expire (a full buffer has {most}); \
+         insert first, or ask for fewer"
+    )]
+    DrawsLeft {
+        /// Draws asked for.
+        asked: usize,
+        /// Draws that the rows have left.
+        left: u64,
+        /// Draws that as many new rows as the capacity have.
+        most: u64,
+    },
     /// A stream of frames was used out of turn.
     #[error("stream of frames: {why}")]
     NotFrames {

@@ -32,6 +32,7 @@
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
+//! | keep the best rows, or use each a few times | [`SelectiveReplay::builder`] | an allocation and a lock for each row |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | keep rows in a file, more than memory holds | [`Builder::in_file`], [`Replay::flush`] | the page cache's and the disk's |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
@@ -40,6 +41,9 @@
 //! Rows are drawn [uniformly](Uniform), [each at most once in a batch](WithoutReplacement), [in proportion to their
 //! priorities](Proportional), [by the rank of their priorities](RankBased), [the newest more often](Recent), [the newest
 //! always](Combined), or by a [`Sampler`] of your own; a [`Mixture`] makes batches of several buffers. Randomness comes from a generator that the caller passes in, so that a run on one thread can be repeated.
+//!
+//! A [`SelectiveReplay`] removes rows one by one, in any order: the least of their priorities first, or each after some
+//! draws; it is a queue as well.
 //!
 //! What cannot be stored is refused with an error that names the row and the column, and the buffer stays as it was.
 //!
@@ -125,6 +129,7 @@ mod reader;
 mod recent;
 mod recording;
 mod ring;
+mod selective;
 mod sequence;
 mod snapshot;
 mod sum_tree;
@@ -153,6 +158,10 @@ pub use rl_minibatch::{
     Batch, BatchError, BatchMut, Drawn, Dtype, Element, Field, MemoryState, Piece, Priorities, Rng, Row,
     RowField, SampleError, Sampler, Schema, SchemaError, StateError, StateVisitor, Uniform, Updated,
     WeightNorm, WithoutReplacement, check_magnitudes, importance_weights, row, scalar, scope, slice, value,
+};
+pub use selective::{
+    Removal, Selection, SelectiveBuilder, SelectiveReader, SelectiveReplay, SelectiveStatistics,
+    SelectiveWriter,
 };
 pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
 pub use transitions::{

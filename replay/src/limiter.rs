@@ -1,7 +1,6 @@
 //! How many rows are drawn for each one inserted, kept within bounds.
 
 use crate::ReplayError;
-use crate::ring::Ring;
 use crate::sync::{self, Condvar, Mutex, MutexGuard};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -70,9 +69,38 @@ impl Side {
 /// Rows that are being inserted count already against more inserting, and not yet in favour of drawing; with those being
 /// drawn it is the other way round. So the bounds hold at every moment, and what fails in between can be taken back.
 pub(crate) struct Limiter {
-    settings: RateLimiter,
+    bounds: Bounds,
     state: Mutex<State>,
     moved: Condvar,
+}
+
+/// The rules in the terms of Reverb's `RateLimiter`.
+#[derive(Clone, Copy)]
+struct Bounds {
+    min_size: u64,
+    samples_per_insert: f64,
+    min_diff: f64,
+    max_diff: f64,
+    /// max_diff − min_diff, without its rounding.
+    range: f64,
+}
+
+/// What a limiter has to know of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stock {
+    /// Rows that are live.
+    pub(crate) size: u64,
+    /// Rows inserted so far.
+    pub(crate) inserted: u64,
+    /// Draws that can be made before more is inserted.
+    pub(crate) left: u64,
+}
+
+impl Stock {
+    /// Of a buffer whose rows can be drawn as often as one likes.
+    pub(crate) fn of_live(live: Range<u64>) -> Self {
+        Self { size: live.end - live.start, inserted: live.end, left: u64::MAX }
+    }
 }
 
 #[derive(Default)]
@@ -112,15 +140,34 @@ impl Limiter {
                 "finite and at least max(1, samples_per_insert), or both sides could wait for ever";
             return setting("error_buffer", error_buffer, expected);
         }
-        Ok(Self { settings, state: Mutex::new(State::default()), moved: Condvar::new() })
+        let offset = min_size as f64 * samples_per_insert;
+        Ok(Self::with(Bounds {
+            min_size: min_size as u64,
+            samples_per_insert,
+            min_diff: offset - error_buffer,
+            max_diff: offset + error_buffer,
+            range: 2.0 * error_buffer,
+        }))
+    }
+
+    /// Of a buffer from which every row is drawn once: inserting waits for room, and drawing for rows.
+    pub(crate) fn queue(capacity: u64) -> Self {
+        let (samples_per_insert, range) = (1.0, capacity as f64);
+        Self::with(Bounds { min_size: 1, samples_per_insert, min_diff: 0.0, max_diff: range, range })
+    }
+
+    fn with(bounds: Bounds) -> Self {
+        Self { bounds, state: Mutex::new(State::default()), moved: Condvar::new() }
     }
 
     /// Waits until a call for `rows` rows is allowed. Dropping what it returns ends the call: rows to be inserted have
     /// been, and those to be drawn have not, but for what [`done`](Admitted::done) was told.
+    ///
+    /// `stock` is looked at under the limiter's lock.
     #[cold]
     pub(crate) fn admit(
         &self,
-        ring: &Ring,
+        stock: impl Fn() -> Stock,
         side: Side,
         rows: usize,
         when: WhenLimited,
@@ -133,12 +180,12 @@ impl Limiter {
             if state.closed {
                 return Err(ReplayError::Closed { call });
             }
-            let live = ring.live();
+            let stock = stock();
             if state.inserting == 0 {
-                // Nobody is inserting, so all that were inserted are live.
-                state.inserted = live.end;
+                // Nobody is inserting, so all that were inserted can be drawn.
+                state.inserted = stock.inserted;
             }
-            let Err(why) = self.allowed(&state, live, side, rows as u64) else { break };
+            let Err(why) = self.allowed(&state, stock, side, rows as u64) else { break };
             let most = self.most(side);
             if rows as f64 > most {
                 return Err(ReplayError::LimiterRows { call, rows, most: most as u64 });
@@ -180,38 +227,37 @@ impl Limiter {
 
     /// The most rows that a call can ever be allowed: as many as lead from one bound to the other.
     fn most(&self, side: Side) -> f64 {
-        let range = 2.0 * self.settings.error_buffer;
+        let Bounds { samples_per_insert, range, .. } = self.bounds;
         match side {
-            Side::Insert => range / self.settings.samples_per_insert,
+            Side::Insert => range / samples_per_insert,
             Side::Draw => range,
         }
     }
 
-    fn allowed(&self, state: &State, live: Range<u64>, side: Side, rows: u64) -> Result<(), Why> {
-        let RateLimiter { min_size, samples_per_insert, error_buffer } = self.settings;
-        let min_size = min_size as u64;
-        let offset = min_size as f64 * samples_per_insert;
+    fn allowed(&self, state: &State, stock: Stock, side: Side, rows: u64) -> Result<(), Why> {
+        let Bounds { min_size, samples_per_insert, min_diff, max_diff, .. } = self.bounds;
+        let Stock { size, inserted, left } = stock;
         match side {
             _ if rows == 0 => Ok(()),
             Side::Insert => {
                 // A row that waits for an earlier one to come to life counts too, though its call has ended.
-                let inserts = live.end.max(state.inserted) + state.inserting + rows;
+                let inserts = inserted.max(state.inserted) + state.inserting + rows;
                 let ahead = inserts as f64 * samples_per_insert - state.sampled as f64;
-                let bound = offset + error_buffer;
-                if inserts - live.start <= min_size || ahead <= bound {
+                if inserts - (inserted - size) <= min_size || ahead <= max_diff {
                     return Ok(());
                 }
-                Err(Why::Ahead { ahead, bound })
+                Err(Why::Ahead { ahead, bound: max_diff })
             }
             Side::Draw => {
-                let size = live.end - live.start;
                 if size < min_size {
                     return Err(Why::Few { size, min_size });
                 }
+                if left < state.drawing.saturating_add(rows) {
+                    return Err(Why::Expiring { left: left.saturating_sub(state.drawing) });
+                }
                 let samples = state.sampled + state.drawing + rows;
-                let ahead = live.end as f64 * samples_per_insert - samples as f64;
-                let bound = offset - error_buffer;
-                if ahead >= bound { Ok(()) } else { Err(Why::Behind { ahead, bound }) }
+                let ahead = inserted as f64 * samples_per_insert - samples as f64;
+                if ahead >= min_diff { Ok(()) } else { Err(Why::Behind { ahead, bound: min_diff }) }
             }
         }
     }
@@ -222,6 +268,11 @@ impl Limiter {
         state.stuck = 0;
         drop(state);
         self.moved.notify_all();
+    }
+
+    /// The buffer has changed by other things than inserting and drawing.
+    pub(crate) fn look_again(&self) {
+        self.changed(self.state.lock());
     }
 
     pub(crate) fn close(&self) {
@@ -275,6 +326,7 @@ impl State {
 #[derive(Clone, Copy)]
 enum Why {
     Few { size: u64, min_size: u64 },
+    Expiring { left: u64 },
     Ahead { ahead: f64, bound: f64 },
     Behind { ahead: f64, bound: f64 },
 }
@@ -283,6 +335,9 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Why::Few { size, min_size } => write!(f, "{size} rows are live and min_size is {min_size}"),
+            Why::Expiring { left } => {
+                write!(f, "the rows have {left} draws left until they expire; insert first")
+            }
             Why::Ahead { ahead, bound } => {
                 write!(
                     f,

@@ -245,12 +245,7 @@ impl<'a> Header<'a> {
     }
 
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        let mut schema = self.schema.clone();
-        value(visitor, "schema", &mut schema)?;
-        if schema != *self.schema {
-            let [expected, found] = [self.schema, &schema].map(describe);
-            return Err(StateError::Mismatch { path: "schema".into(), expected, found });
-        }
+        check_schema(visitor, self.schema)?;
         let mut capacity = self.capacity;
         scalar(visitor, "capacity", &mut capacity)?;
         let live = &mut self.live;
@@ -269,6 +264,17 @@ impl<'a> Header<'a> {
         }
         Ok(())
     }
+}
+
+/// Shows the schema, and refuses another one.
+pub(crate) fn check_schema(visitor: &mut dyn StateVisitor, present: &Schema) -> Result<(), StateError> {
+    let mut schema = present.clone();
+    value(visitor, "schema", &mut schema)?;
+    if schema != *present {
+        let [expected, found] = [present, &schema].map(describe);
+        return Err(StateError::Mismatch { path: "schema".into(), expected, found });
+    }
+    Ok(())
 }
 
 fn describe(schema: &Schema) -> String {

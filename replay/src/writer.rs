@@ -199,7 +199,7 @@ pub(crate) fn check_rows(schema: &Schema, rows: usize, columns: &[&[u8]]) -> Res
 }
 
 /// In which field a row differs from what the buffer holds.
-fn difference(row: &Schema, buffer: &Schema) -> String {
+pub(crate) fn difference(row: &Schema, buffer: &Schema) -> String {
     let describe = |field: Option<&Field>| match field {
         Some(Field { name, dtype, shape }) => format!("'{name}: {dtype} {shape:?}'"),
         None => "missing".to_string(),
