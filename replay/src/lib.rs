@@ -31,7 +31,7 @@
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
-//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
+//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`FrameReplay::save`], [`FrameReplay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
 //!
@@ -133,7 +133,9 @@ pub use combined::Combined;
 pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
 pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
-pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
+pub use file::{
+    Compression, Durable, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries,
+};
 pub use frames::{FrameBuilder, FramePadding, FrameReader, FrameReplay, FrameStep, FrameStream};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use limiter::{RateLimiter, WhenLimited};

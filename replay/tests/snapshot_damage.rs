@@ -135,10 +135,10 @@ fn files_of_another_kind() {
         refused(&targets, &path, "header (at byte 0)", "text").contains("no snapshot of a replay buffer")
     );
     let mut parts = Parts::of(&small_file(&path, false));
-    parts.version = 2;
+    parts.version = 3;
     std::fs::write(&path, parts.bytes()).unwrap();
     let message = refused(&targets, &path, "header (at byte 0)", "version");
-    assert!(message.contains("says version 2, and this build reads 1"), "{message}");
+    assert!(message.contains("says version 3, and this build reads up to 2"), "{message}");
 }
 
 /// Files in a folder.
