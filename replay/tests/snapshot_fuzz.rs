@@ -107,8 +107,7 @@ fn look<B: Subject>() {
     let mut rng = Rng::seed_from_u64(2026);
     let folder = snapshot_layout::folder();
     // Files of the other kind, too: a piece of one may come into the other.
-    let seeds =
-        [seeds::<B>(folder.path()), seeds::<Replay>(folder.path()), seeds::<B>(folder.path())].concat();
+    let seeds = [seeds::<Replay>(folder.path()), seeds::<B>(folder.path())].concat();
     let path = folder.path().join("b");
     let used = B::empty();
     used.work(20, &mut rng);
