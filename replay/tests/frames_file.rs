@@ -111,7 +111,7 @@ fn an_increment_holds_what_is_new() {
     for step in 0..300 {
         world.step(step % 2, 9);
     }
-    let later = world.replay.save_increment(&path("moved/a"), path("moved/c"), &options()).unwrap();
+    let later = world.replay.save_increment(path("moved/a"), path("moved/c"), &options()).unwrap();
     assert_eq!((later.base, &later.rows), (None, &later.live));
     // A base that is gone, damaged, or another buffer's.
     let target = loaded(small(), 0, false, &path("full"));
