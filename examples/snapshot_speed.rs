@@ -1,14 +1,17 @@
 //! How fast a buffer is saved and loaded, beside plain writes and reads of the same bytes in the same run.
 //!
 //! `cargo run --release -p rl-replay --example snapshot_speed -- /dev/shm 5 [none|lz4] [rounds] [rows]` saves 5 GB there;
-//! `rows` is `small`, `mujoco` or `atari`, and without it all three are measured.
+//! `rows` is `small`, `mujoco`, `atari`, or `frames`, and without it all four are measured. `frames` are those of Atari in a
+//! `FrameReplay`, 7,056 bytes each, with rows that refer to them.
 //!
 //! Plain writing is write() of 1 MiB at a time out of one buffer, then fsync. Plain reading is read() of 1 MiB at a time
 //! into memory for the whole file that is as new as the loaded buffer's: taking it from the system is most of the time.
 //! Rounds alternate between the two, because a shared machine's speed drifts. On a disk the file is read out of the
 //! page cache where that is large enough, by both.
 
-use rl_replay::{Compression, Dtype, Prioritized, Replay, Schema, SnapshotOptions};
+use rl_replay::{
+    Compression, Dtype, Durable, FrameReplay, FrameStep, Prioritized, Replay, Schema, SnapshotOptions,
+};
 use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -41,36 +44,84 @@ fn main() -> Result<(), Box<dyn Error>> {
         let capacity = (bytes / schema.row_bytes() as u64) as usize;
         let build = || {
             let builder = Replay::builder(schema.clone()).capacity(capacity);
-            builder.prioritized(Prioritized::default()).build()
+            Ok(builder.prioritized(Prioritized::default()).build()?)
         };
-        for round in 0..rounds {
-            let replay = build()?;
-            fill(&replay, &schema, capacity)?;
-            let path = Path::new(&folder).join("snapshot_speed.replay");
-            let options = SnapshotOptions { compression, ..Default::default() };
-            let start = Instant::now();
-            let saved = replay.save_with(&path, &options)?;
-            let save = start.elapsed().as_secs_f64();
-            drop(replay);
-            let plain_path = Path::new(&folder).join("snapshot_speed.plain");
-            let plain_write = plain_write(&plain_path, saved.file_bytes)?;
-            std::fs::remove_file(&plain_path)?;
+        let fill = |replay: &Replay| fill(replay, &schema, capacity);
+        measure(name, Path::new(&folder), compression, rounds, build, fill)?;
+    }
+    if "frames".starts_with(&only) {
+        let capacity = (bytes / FRAME_BYTES as u64) as usize;
+        let build = || {
+            let builder = FrameReplay::builder((Dtype::U8, &[84, 84]), (Dtype::I64, &[]));
+            Ok(builder.capacity(capacity).prioritized(Prioritized::default()).build()?)
+        };
+        let fill = |replay: &FrameReplay| fill_frames(replay, capacity);
+        measure("frames, 7 KB", Path::new(&folder), compression, rounds, build, fill)?;
+    }
+    Ok(())
+}
 
-            let replay = build()?;
-            let start = Instant::now();
-            replay.load(&path)?;
-            let load = start.elapsed().as_secs_f64();
-            drop(replay);
-            let plain_read = plain_read(&path)?;
-            std::fs::remove_file(&path)?;
-            let gb = saved.file_bytes as f64 / 1e9;
-            println!(
-                "{name}, round {round}: {gb:.2} GB; save {save:.2} s, plain write+fsync {plain_write:.2} s ({:.2} of its \
-                 speed); load {load:.2} s, plain read {plain_read:.2} s ({:.2})",
-                plain_write / save,
-                plain_read / load
-            );
+fn measure<B: Durable>(
+    name: &str,
+    folder: &Path,
+    compression: Compression,
+    rounds: usize,
+    build: impl Fn() -> Result<B, Box<dyn Error>>,
+    fill: impl Fn(&B) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    for round in 0..rounds {
+        let replay = build()?;
+        fill(&replay)?;
+        let path = folder.join("snapshot_speed.replay");
+        let options = SnapshotOptions { compression, ..Default::default() };
+        let start = Instant::now();
+        let saved = replay.save_with(&path, &options)?;
+        let save = start.elapsed().as_secs_f64();
+        drop(replay);
+        let plain_path = folder.join("snapshot_speed.plain");
+        let plain_write = plain_write(&plain_path, saved.file_bytes)?;
+        std::fs::remove_file(&plain_path)?;
+
+        let replay = build()?;
+        let start = Instant::now();
+        replay.load(&path)?;
+        let load = start.elapsed().as_secs_f64();
+        drop(replay);
+        let plain_read = plain_read(&path)?;
+        std::fs::remove_file(&path)?;
+        let gb = saved.file_bytes as f64 / 1e9;
+        println!(
+            "{name}, round {round}: {gb:.2} GB; save {save:.2} s, plain write+fsync {plain_write:.2} s ({:.2} of its \
+             speed); load {load:.2} s, plain read {plain_read:.2} s ({:.2})",
+            plain_write / save,
+            plain_read / load
+        );
+    }
+    Ok(())
+}
+
+const FRAME_BYTES: usize = 84 * 84;
+
+/// Episodes of 1,000 steps, whose frames differ.
+fn fill_frames(replay: &FrameReplay, steps: usize) -> Result<(), Box<dyn Error>> {
+    let (mut frame, mut number) = (vec![0u8; FRAME_BYTES], 0u32);
+    let mut stream = replay.stream();
+    for step in 0..steps {
+        if step % 1_000 == 0 {
+            stream.begin(&frame)?;
         }
+        for pixel in frame.iter_mut().step_by(8) {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *pixel = (number >> 24) as u8;
+        }
+        let action = &(step as i64).to_ne_bytes();
+        stream.step(FrameStep {
+            action,
+            reward: 1.0,
+            next_frame: &frame,
+            terminated: step % 1_000 == 999,
+            truncated: false,
+        })?;
     }
     Ok(())
 }

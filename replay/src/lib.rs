@@ -33,7 +33,7 @@
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
 //! | keep the best rows, or use each a few times | [`SelectiveReplay::builder`] | an allocation and a lock for each row |
-//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
+//! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`FrameReplay::save`], [`FrameReplay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | keep rows in a file, more than memory holds | [`Builder::in_file`], [`Replay::flush`] | the page cache's and the disk's |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
@@ -143,7 +143,9 @@ pub use combined::Combined;
 pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
 pub use episode_reader::{DrawnEpisodes, EpisodeReader};
 pub use error::ReplayError;
-pub use file::{Compression, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries};
+pub use file::{
+    Compression, Durable, Snapshot, SnapshotError, SnapshotOptions, SnapshotPart, SnapshotSeries,
+};
 pub use frames::{FrameBuilder, FramePadding, FrameReader, FrameReplay, FrameStep, FrameStream};
 pub use hindsight::{Goals, Hindsight, HindsightSpec, HindsightStrategy};
 pub use limiter::{RateLimiter, WhenLimited};

@@ -3,7 +3,7 @@
 //! One walk serves every medium. To save, a [`Moment`] is taken under the lock and then shown to a visitor; to load, a
 //! [`Source`] gives back what was shown. `crate::file` is the visitor and the source that stand on a file.
 
-use crate::file::Lineage;
+use crate::file::{Lineage, Section};
 use crate::limiter::Limiter;
 use crate::recording::Recording;
 use crate::ring::{Exclusive, Pin, Ring};
@@ -84,15 +84,18 @@ impl Replay {
 
         // Rows go into their slots at once if there is no row to be lost, else aside until everything has come.
         let present = ring.live();
-        let aside = if present.is_empty() { None } else { Some(self.room_for(&live)?) };
+        let aside = if present.is_empty() { None } else { Some(room_for(&self.shared.ring, &live)?) };
         let mut aside = aside.as_ref().map(Ring::exclusive);
         let schema = self.schema();
         match &mut aside {
             None => {
                 rewrite()?;
-                source.rows(schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?;
+                source
+                    .rows(RowSet::Rows, schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?;
             }
-            Some(aside) => source.rows(schema, &live, &mut |keys, batch| put(aside, &live, keys, batch))?,
+            Some(aside) => {
+                source.rows(RowSet::Rows, schema, &live, &mut |keys, batch| put(aside, &live, keys, batch))?;
+            }
         }
 
         // The sampler loads in place. Should anything go wrong from here on, it gets its present state back.
@@ -126,17 +129,17 @@ impl Replay {
         self.shared.loads.fetch_add(1, Ordering::Release);
         Ok(())
     }
+}
 
-    /// A ring for the rows `live` and no more.
-    fn room_for(&self, live: &Range<u64>) -> Result<Ring, StateError> {
-        let (layout, rows) = (self.shared.ring.layout().clone(), (live.end - live.start).max(1));
-        let bytes = (u128::from(rows) + 1) * layout.stride as u128;
-        Ring::new(layout, rows, 1).map_err(|source| {
-            let why = ReplayError::Memory { rows, bytes, source };
-            let why = format!("there is no memory to load them beside those that are there: {why}");
-            StateError::Invalid { path: "rows".into(), why }
-        })
-    }
+/// A ring beside `ring` for the rows `live` and no more.
+pub(crate) fn room_for(ring: &Ring, live: &Range<u64>) -> Result<Ring, StateError> {
+    let (layout, rows) = (ring.layout().clone(), (live.end - live.start).max(1));
+    let bytes = (u128::from(rows) + 1) * layout.stride as u128;
+    Ring::new(layout, rows, 1).map_err(|source| {
+        let why = ReplayError::Memory { rows, bytes, source };
+        let why = format!("there is no memory to load them beside those that are there: {why}");
+        StateError::Invalid { path: "rows".into(), why }
+    })
 }
 
 /// Rows drawn, as a rate limiter counts them.
@@ -163,14 +166,9 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    /// The rows that were live.
-    pub(crate) fn live(&self) -> Range<u64> {
-        self.live.clone()
-    }
-
-    /// The rows that are shown, the newest of them.
-    pub(crate) fn rows(&self) -> Range<u64> {
-        self.rows.clone()
+    /// The rows that were live, and those of them that are shown, the newest.
+    pub(crate) fn section(&self) -> Section {
+        Section { live: self.live.clone(), here: self.rows.clone() }
     }
 
     /// See [`Lineage::own`].
@@ -180,24 +178,51 @@ impl Moment<'_> {
 
     /// Shows it, with rows in blocks of about `block_bytes`. Rows are let go of as soon as they are copied.
     pub(crate) fn show(self, visitor: &mut dyn StateVisitor, block_bytes: usize) -> Result<(), StateError> {
-        let Self { replay, live, rows, mut stale, sampler, sampled, mut pin, .. } = self;
+        let Self { replay, live, rows, mut stale, sampler, sampled, pin, .. } = self;
         let mut header = Header { live, ..Header::new(replay) };
         header.visit(visitor)?;
         scalar(visitor, "stale", &mut stale)?;
-        visit_rows(visitor, replay.schema(), rows.clone(), block_bytes, |keys, batch| {
-            let pinned = pin.as_mut().expect("there are rows, so they are pinned");
-            let mut batch = batch.view_mut();
-            pinned.gather(keys.clone(), &mut batch);
-            if keys.end < rows.end {
-                pinned.release_before(keys.end);
-            } else {
-                pin = None;
-            }
-        })?;
+        show_rows(visitor, replay.schema(), rows, block_bytes, pin)?;
         scope(visitor, "sampler", |visitor| sampler.show(visitor))?;
         match sampled {
             Some(mut sampled) => scope(visitor, "limiter", |v| scalar(v, "sampled", &mut sampled)),
             None => Ok(()),
+        }
+    }
+}
+
+/// Shows the rows of a ring that are pinned, and lets go of them as soon as they are copied.
+pub(crate) fn show_rows(
+    visitor: &mut dyn StateVisitor,
+    schema: &Schema,
+    rows: Range<u64>,
+    block_bytes: usize,
+    mut pin: Option<Pin<'_>>,
+) -> Result<(), StateError> {
+    visit_rows(visitor, schema, rows.clone(), block_bytes, |keys, batch| {
+        let pinned = pin.as_mut().expect("there are rows, so they are pinned");
+        pinned.gather(keys.clone(), &mut batch.view_mut());
+        if keys.end < rows.end {
+            pinned.release_before(keys.end);
+        } else {
+            pin = None;
+        }
+    })
+}
+
+/// Of a buffer of frames there are two sets of rows, of others one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowSet {
+    Rows,
+    Frames,
+}
+
+impl RowSet {
+    /// Where it stands in the state of a buffer of frames.
+    pub(crate) fn scope(self) -> &'static str {
+        match self {
+            Self::Rows => "transitions",
+            Self::Frames => "frames",
         }
     }
 }
@@ -207,8 +232,14 @@ pub(crate) trait Source {
     /// Gives all of it but the rows.
     fn visitor(&mut self) -> &mut dyn StateVisitor;
 
-    /// Hands over at least the rows `live`, each of them once.
-    fn rows(&mut self, schema: &Schema, live: &Range<u64>, take: &mut Take<'_>) -> Result<(), StateError>;
+    /// Hands over at least the rows `live` of a set, each of them once. Frames are asked for before rows.
+    fn rows(
+        &mut self,
+        set: RowSet,
+        schema: &Schema,
+        live: &Range<u64>,
+        take: &mut Take<'_>,
+    ) -> Result<(), StateError>;
 
     /// Called when everything has been asked for: the last chance to refuse. Returns the id of the snapshot file that
     /// the buffer holds from now on, if it is one.
@@ -216,14 +247,20 @@ pub(crate) trait Source {
 }
 
 /// A visitor that has the rows in blocks of [`BLOCK_BYTES`].
-struct Plain<'a>(&'a mut dyn StateVisitor);
+pub(crate) struct Plain<'a>(pub(crate) &'a mut dyn StateVisitor);
 
 impl Source for Plain<'_> {
     fn visitor(&mut self) -> &mut dyn StateVisitor {
         self.0
     }
 
-    fn rows(&mut self, schema: &Schema, live: &Range<u64>, take: &mut Take<'_>) -> Result<(), StateError> {
+    fn rows(
+        &mut self,
+        _: RowSet,
+        schema: &Schema,
+        live: &Range<u64>,
+        take: &mut Take<'_>,
+    ) -> Result<(), StateError> {
         visit_rows(self.0, schema, live.clone(), BLOCK_BYTES, |keys, batch| take(keys, batch))
     }
 
@@ -283,7 +320,7 @@ fn describe(schema: &Schema) -> String {
 }
 
 /// Writes those of the rows `keys` that are in `live` into their slots.
-fn put(ring: &mut Exclusive<'_>, live: &Range<u64>, keys: Range<u64>, batch: &Batch) {
+pub(crate) fn put(ring: &mut Exclusive<'_>, live: &Range<u64>, keys: Range<u64>, batch: &Batch) {
     let columns: Vec<&[u8]> =
         (0..batch.schema().fields().len()).map(|position| batch.column(position)).collect();
     let wanted = keys.start.max(live.start)..keys.end.min(live.end);

@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rl_replay::{
     Batch, Drawn, Dtype, FrameReader, FrameReplay, FrameStep, MemoryState, Prioritized, ReplayError, Rng,
-    SampleError,
+    SampleError, SnapshotOptions, SnapshotSeries,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,9 +25,9 @@ fn frame(episode: u64, t: u64) -> [u64; WORDS] {
     })
 }
 
-fn build(n: usize) -> FrameReplay {
+fn build(n: usize, capacity: usize) -> FrameReplay {
     FrameReplay::builder((Dtype::I64, &[WORDS]), (Dtype::I64, &[]))
-        .capacity(300)
+        .capacity(capacity)
         .stack(STACK)
         .n_step(n, 1.0)
         .history(60)
@@ -57,8 +57,20 @@ fn draw_and_check(reader: &mut FrameReader, n: usize, rng: &mut Rng, batch: &mut
     reader.update_priorities(&drawn.rows, &[0.5; 32]).unwrap();
 }
 
-fn stress(n: usize, for_how_long: Duration) {
-    let replay = build(n);
+/// Stops the other threads, also when this one fails: they would go on for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A copy is taken through memory or through a series of files, again and again, and now and then loaded.
+fn stress(n: usize, files: bool, for_how_long: Duration) {
+    let replay = build(n, 300);
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let (mut saves, mut increments) = (0u64, 0u64);
     let (stop, episodes) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for id in 0..3u64 {
@@ -98,6 +110,9 @@ fn stress(n: usize, for_how_long: Duration) {
                 }
             });
         }
+        let stopper = Stop(&stop);
+        let options = SnapshotOptions { block_bytes: 3_000, ..Default::default() };
+        let mut series = SnapshotSeries::open(folder.path(), options).unwrap();
         let end = Instant::now() + for_how_long;
         let (mut batch, mut drawn) = (Batch::new(replay.schema(), 32), Drawn::default());
         let mut rng = Rng::seed_from_u64(7);
@@ -106,8 +121,23 @@ fn stress(n: usize, for_how_long: Duration) {
                 break;
             }
             // Saved in the midst of it, and whole; now and then the buffer itself goes back to it.
+            if files {
+                let saved = series.save(&replay).unwrap();
+                let copy = build(n, 400);
+                assert_eq!(copy.load(&saved.path).unwrap(), saved);
+                assert!(copy.len() > 100 || round < 20, "{} can be drawn", copy.len());
+                for _ in 0..10 {
+                    draw_and_check(&mut copy.sampler(), n, &mut rng, &mut batch, &mut drawn);
+                }
+                saves += 1;
+                increments += u64::from(saved.base.is_some());
+                if round % 50 == 49 {
+                    series.load(&replay).unwrap();
+                }
+                continue;
+            }
             let saved = MemoryState::save(|v| replay.visit(v)).unwrap();
-            let copy = build(n);
+            let copy = build(n, 300);
             saved.load(|v| copy.visit(v)).unwrap();
             draw_and_check(&mut copy.sampler(), n, &mut rng, &mut batch, &mut drawn);
             if round % 5 == 0 {
@@ -115,17 +145,28 @@ fn stress(n: usize, for_how_long: Duration) {
             }
             std::thread::sleep(Duration::from_millis(3));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopper);
     });
+    assert!(!files || (saves > 20 && increments > 0), "{saves} files, {increments} of them increments");
     assert!(replay.inserted_frames() > 3000, "the writers lapped the ring: {}", replay.inserted_frames());
 }
 
 #[test]
 fn one_step() {
-    stress(1, Duration::from_secs(3));
+    stress(1, false, Duration::from_secs(3));
 }
 
 #[test]
 fn three_steps() {
-    stress(3, Duration::from_secs(3));
+    stress(3, false, Duration::from_secs(3));
+}
+
+#[test]
+fn one_step_to_files() {
+    stress(1, true, Duration::from_secs(3));
+}
+
+#[test]
+fn three_steps_to_files() {
+    stress(3, true, Duration::from_secs(3));
 }

@@ -1,9 +1,11 @@
 //! Whatever happens to a file or to the disk: an error that says where, and nothing is lost.
 
+mod frames_world;
 mod snapshot_layout;
 
+use frames_world::{Case, World, default_case};
 use rand::SeedableRng;
-use rl_replay::{Replay, Rng, Snapshot, SnapshotError, SnapshotOptions};
+use rl_replay::{Durable, FrameReplay, MemoryState, Replay, Rng, Snapshot, SnapshotError, SnapshotOptions};
 use snapshot_layout::{Parts, build, insert, schema, state};
 use std::path::Path;
 use std::process::Command;
@@ -28,14 +30,49 @@ fn targets() -> [Replay; 2] {
     [build(&schema(), 12, true), used]
 }
 
+/// A buffer of frames with something in it.
+fn frames(steps: usize) -> FrameReplay {
+    let case = Case { k: 2, n: 2, capacity: 12, extra: Some(4), history: Some(2), ..default_case() };
+    let mut world = World::new(Case { prioritized: true, zero: true, streams: 2, ..case });
+    for step in 0..steps {
+        world.step(step % 2, 5);
+    }
+    world.draw();
+    world.replay
+}
+
+/// As [`small_file`], of frames.
+fn small_frames_file(path: &Path) -> Vec<u8> {
+    let options = SnapshotOptions { block_bytes: 150, ..Default::default() };
+    frames(30).save_with(path, &options).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// What can be loaded, and compared afterwards.
+trait Target: Durable {
+    fn state(&self) -> MemoryState;
+}
+
+impl Target for Replay {
+    fn state(&self) -> MemoryState {
+        state(self)
+    }
+}
+
+impl Target for FrameReplay {
+    fn state(&self) -> MemoryState {
+        MemoryState::save(|v| self.visit(v)).unwrap()
+    }
+}
+
 /// Wants an error that names `place`, and both targets as they were.
-fn refused(targets: &[Replay], path: &Path, place: &str, what: &str) -> String {
+fn refused(targets: &[impl Target], path: &Path, place: &str, what: &str) -> String {
     let mut message = String::new();
     for target in targets {
-        let before = state(target);
+        let before = target.state();
         message = target.load(path).map(drop).expect_err(what).to_string();
         assert!(message.contains(place), "{what}: '{message}' does not name {place}");
-        assert_eq!(state(target).differences(&before), [""; 0], "{what}: '{message}'");
+        assert_eq!(target.state().differences(&before), [""; 0], "{what}: '{message}'");
     }
     message
 }
@@ -46,51 +83,69 @@ fn every_byte_flipped_is_noticed_and_named() {
     let path = folder.path().join("it");
     for compressed in [false, true] {
         let good = small_file(&path, compressed);
-        let places = Parts::of(&good).places();
-        assert!(places.len() > 12, "several blocks: {}", places.len());
-        let targets = targets();
-        for (range, place) in places {
-            for at in range {
-                let mask = if at % 3 == 0 { 0xff } else { 1u8 << (at % 8) };
-                let mut bad = good.clone();
-                bad[at] ^= mask;
-                std::fs::write(&path, &bad).unwrap();
-                // One that holds rows is slower to try, for it takes memory to load them aside.
-                let targets = if at % 5 == 0 { &targets[..] } else { &targets[..1] };
-                refused(targets, &path, &place, &format!("byte {at} xor {mask:#x}"));
-            }
-        }
-        std::fs::write(&path, &good).unwrap();
-        targets.iter().for_each(|target| assert_eq!(target.load(&path).unwrap().live, 5..14));
+        flip_every_byte(&good, &targets(), &path);
     }
+}
+
+#[test]
+fn every_byte_flipped_in_a_file_of_frames() {
+    let folder = snapshot_layout::folder();
+    let path = folder.path().join("it");
+    let good = small_frames_file(&path);
+    let targets = [frames(0), frames(40)];
+    flip_every_byte(&good, &targets, &path);
+    assert_eq!(targets[0].state(), frames(30).state());
+}
+
+/// The file `good` is loaded in the end.
+fn flip_every_byte(good: &[u8], targets: &[impl Target], path: &Path) {
+    let places = Parts::of(good).places();
+    assert!(places.len() > 12, "several blocks: {}", places.len());
+    for (range, place) in places {
+        for at in range {
+            let mask = if at % 3 == 0 { 0xff } else { 1u8 << (at % 8) };
+            let mut bad = good.to_vec();
+            bad[at] ^= mask;
+            std::fs::write(path, &bad).unwrap();
+            // One that holds rows is slower to try, for it takes memory to load them aside.
+            let targets = if at % 5 == 0 { targets } else { &targets[..1] };
+            refused(targets, path, &place, &format!("byte {at} xor {mask:#x}"));
+        }
+    }
+    std::fs::write(path, good).unwrap();
+    let saved = Snapshot::read(path).unwrap();
+    targets.iter().for_each(|target| assert_eq!(target.load(path).unwrap(), saved));
 }
 
 #[test]
 fn every_truncation_is_noticed_and_named() {
     let folder = snapshot_layout::folder();
     let path = folder.path().join("it");
-    let good = small_file(&path, false);
-    let targets = targets();
-    let parts = Parts::of(&good);
+    truncate_everywhere(&small_frames_file(&path), &[frames(0), frames(40)], &path);
+    truncate_everywhere(&small_file(&path, false), &targets(), &path);
+}
+
+fn truncate_everywhere(good: &[u8], targets: &[impl Target], path: &Path) {
+    let parts = Parts::of(good);
     for (range, place) in parts.places() {
         for length in range.clone() {
-            std::fs::write(&path, &good[..length]).unwrap();
+            std::fs::write(path, &good[..length]).unwrap();
             // Where nothing of the footer is there, it might have been a block as well.
             let no_footer = place.starts_with("footer") && length == range.start;
             let block = format!("block {} (at byte {length})", parts.blocks.len());
             let place = if no_footer { &block } else { &place };
-            let targets = if length % 5 == 0 { &targets[..] } else { &targets[..1] };
-            let message = refused(targets, &path, place, &format!("{length} bytes"));
+            let targets = if length % 5 == 0 { targets } else { &targets[..1] };
+            let message = refused(targets, path, place, &format!("{length} bytes"));
             assert!(message.contains(&format!("breaks off after {length} bytes")), "{message}");
         }
     }
     for more in [1, 39, 40, 41, 1000] {
-        std::fs::write(&path, [&good[..], &vec![0; more]].concat()).unwrap();
-        refused(&targets, &path, "footer (at byte", &format!("{more} more bytes"));
+        std::fs::write(path, [good, &vec![0; more]].concat()).unwrap();
+        refused(targets, path, "footer (at byte", &format!("{more} more bytes"));
     }
     // Even if they are a footer.
-    std::fs::write(&path, [&good[..], &good[good.len() - 40..]].concat()).unwrap();
-    refused(&targets, &path, "footer (at byte", "a footer more");
+    std::fs::write(path, [good, &good[good.len() - 40..]].concat()).unwrap();
+    refused(targets, path, "footer (at byte", "a footer more");
 }
 
 #[test]
@@ -135,10 +190,10 @@ fn files_of_another_kind() {
         refused(&targets, &path, "header (at byte 0)", "text").contains("no snapshot of a replay buffer")
     );
     let mut parts = Parts::of(&small_file(&path, false));
-    parts.version = 2;
+    parts.version = 3;
     std::fs::write(&path, parts.bytes()).unwrap();
     let message = refused(&targets, &path, "header (at byte 0)", "version");
-    assert!(message.contains("says version 2, and this build reads 1"), "{message}");
+    assert!(message.contains("says version 3, and this build reads up to 2"), "{message}");
 }
 
 /// Files in a folder.

@@ -4,8 +4,8 @@ use super::disk;
 use super::error::SnapshotError;
 use super::open::Opened;
 use super::read::Loader;
-use crate::snapshot::{Source, Take, visit_rows};
-use rl_minibatch::{Schema, StateError, StateVisitor};
+use crate::snapshot::{RowSet, Source, Take, visit_rows};
+use rl_minibatch::{Batch, Schema, StateError, StateVisitor, scope};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,18 +18,35 @@ struct Older {
     id: u64,
 }
 
-/// The newest file, which has everything but the older rows, and those it adds to, oldest first.
-pub(super) struct Chain {
+/// What the rows of a buffer are, and its frames if it has some.
+#[derive(Clone, Copy)]
+pub(super) struct Schemas<'a> {
+    pub(super) rows: &'a Schema,
+    pub(super) frames: Option<&'a Schema>,
+}
+
+/// The newest file, which has everything but the older rows and frames, and those it adds to, oldest first.
+pub(super) struct Chain<'a> {
+    schemas: Schemas<'a>,
     older: Vec<Older>,
+    /// Rows of older files, which are read when their frames are wanted, so that each file is read once.
+    held: Vec<(Range<u64>, Batch)>,
     newest: Loader,
     failure: Option<SnapshotError>,
 }
 
-impl Chain {
+impl<'a> Chain<'a> {
     /// Finds every file that `path` stands on, and makes sure that they fit together.
-    pub(super) fn open(path: &Path) -> Result<Self, SnapshotError> {
+    pub(super) fn open(path: &Path, schemas: Schemas<'a>) -> Result<Self, SnapshotError> {
         let newest = Opened::open(path)?;
-        let live = newest.meta.live.clone();
+        let [found, expected] =
+            [newest.meta.frames.is_some(), schemas.frames.is_some()].map(|frames| match frames {
+                true => "FrameReplay",
+                false => "Replay",
+            });
+        if found != expected {
+            return Err(SnapshotError::Kind { path: path.to_path_buf(), found, expected });
+        }
         let mut older: Vec<Older> = Vec::new();
         let mut above = (path.to_path_buf(), newest.meta.clone());
         while let Some(base) = above.1.base.take() {
@@ -46,19 +63,30 @@ impl Chain {
             if opened.footer.id != base.id {
                 return Err(refuse("and that is not the file it was; put the right one back"));
             }
-            if opened.meta.live.end != above.1.rows.start {
-                return Err(refuse("whose rows do not end where its own begin"));
+            if opened.meta.frames.is_some() != above.1.frames.is_some() {
+                return Err(refuse("which is of another kind of buffer"));
+            }
+            let pairs = opened.meta.sections().zip(above.1.sections()).zip(newest.meta.sections());
+            for ((below, above), newest) in pairs {
+                // Frames may be live for longer than rows, or the other way round: those that are all there already
+                // need none of what is below.
+                let complete = above.here.start <= newest.live.start && below.live.end < above.here.start;
+                if below.live.end != above.here.start && !complete {
+                    return Err(refuse("whose rows do not end where its own begin"));
+                }
             }
             older.push(Older { path: base_path, id: base.id });
             above = (older[older.len() - 1].path.clone(), opened.meta);
         }
-        if above.1.rows.start > live.start {
-            let why =
-                format!("it says rows {live:?}, and the first of its files begins at {:?}", above.1.rows);
-            return Err(newest.damaged(super::SnapshotPart::Header, &why));
+        for (oldest, newest_section) in above.1.sections().zip(newest.meta.sections()) {
+            let (live, here) = (&newest_section.live, &oldest.here);
+            if here.start > live.start {
+                let why = format!("it says rows {live:?}, and the first of its files begins at {here:?}");
+                return Err(newest.damaged(super::SnapshotPart::Header, &why));
+            }
         }
         older.reverse();
-        Ok(Self { older, newest: Loader::new(newest), failure: None })
+        Ok(Self { schemas, older, held: Vec::new(), newest: Loader::new(newest), failure: None })
     }
 
     /// The newest file.
@@ -71,39 +99,77 @@ impl Chain {
         self.failure.take().unwrap_or_else(|| self.newest.failure(error))
     }
 
-    /// Loads the rows of an older file, all of which is read and checked.
-    fn older_rows(older: &Older, schema: &Schema, take: &mut Take<'_>) -> Result<(), SnapshotError> {
+    /// Loads the rows of an older file, or its frames and holds its rows. All of it is read and checked.
+    fn older_rows(
+        schemas: Schemas<'_>,
+        older: &Older,
+        live: &Range<u64>,
+        held: &mut Vec<(Range<u64>, Batch)>,
+        take: &mut Take<'_>,
+    ) -> Result<(), SnapshotError> {
         let opened = Opened::open(&older.path)?;
         if opened.footer.id != older.id {
             return Err(opened.damaged(super::SnapshotPart::Header, "it was replaced while it was loaded"));
         }
-        let (rows, block_bytes) = (opened.meta.rows.clone(), opened.meta.block_bytes as usize);
+        let (meta, block_bytes) = (opened.meta.clone(), opened.meta.block_bytes as usize);
+        let rows = meta.rows.here;
         let mut loader = Loader::new(opened);
-        visit_rows(&mut loader, schema, rows, block_bytes, |keys, batch| take(keys, batch))
-            .and_then(|()| loader.finish())
-            .map_err(|error| loader.failure(error))
+        let read = match schemas.frames.zip(meta.frames) {
+            None => visit_rows(&mut loader, schemas.rows, rows, block_bytes, |keys, batch| take(keys, batch)),
+            Some((schema, frames)) => scope(&mut loader, RowSet::Frames.scope(), |visitor| {
+                visit_rows(visitor, schema, frames.here, block_bytes, |keys, batch| take(keys, batch))
+            })
+            .and_then(|()| {
+                scope(&mut loader, RowSet::Rows.scope(), |visitor| {
+                    visit_rows(visitor, schemas.rows, rows, block_bytes, |keys, batch| {
+                        if keys.end > live.start {
+                            held.push((keys, batch.clone()));
+                        }
+                    })
+                })
+            }),
+        };
+        read.and_then(|()| loader.finish()).map_err(|error| loader.failure(error))
     }
 }
 
-impl Source for Chain {
+impl Source for Chain<'_> {
     fn visitor(&mut self) -> &mut dyn StateVisitor {
         &mut self.newest
     }
 
-    fn rows(&mut self, schema: &Schema, live: &Range<u64>, take: &mut Take<'_>) -> Result<(), StateError> {
+    fn rows(
+        &mut self,
+        set: RowSet,
+        schema: &Schema,
+        live: &Range<u64>,
+        take: &mut Take<'_>,
+    ) -> Result<(), StateError> {
         let meta = self.newest.opened().meta.clone();
-        if *live != meta.live {
-            let why = format!("the state says rows {live:?}, and the file's header {:?}", meta.live);
+        let section = match set {
+            RowSet::Rows => meta.rows.clone(),
+            RowSet::Frames => meta.frames.clone().expect("the kind of the file is that of the buffer"),
+        };
+        if *live != section.live {
+            let why = format!("the state says rows {live:?}, and the file's header {:?}", section.live);
             return Err(StateError::Invalid { path: "inserted".into(), why });
         }
-        for older in &self.older {
-            Self::older_rows(older, schema, take).map_err(|error| {
-                let why = error.to_string();
-                self.failure = Some(error);
-                StateError::Invalid { path: "rows".into(), why }
-            })?;
+        if set == RowSet::Rows && meta.frames.is_some() {
+            for (keys, batch) in std::mem::take(&mut self.held) {
+                take(keys, &batch);
+            }
+        } else {
+            for older in &self.older {
+                Self::older_rows(self.schemas, older, &meta.rows.live, &mut self.held, take).map_err(
+                    |error| {
+                        let why = error.to_string();
+                        self.failure = Some(error);
+                        StateError::Invalid { path: "rows".into(), why }
+                    },
+                )?;
+            }
         }
-        visit_rows(&mut self.newest, schema, meta.rows, meta.block_bytes as usize, |keys, batch| {
+        visit_rows(&mut self.newest, schema, section.here, meta.block_bytes as usize, |keys, batch| {
             take(keys, batch);
         })
     }

@@ -75,9 +75,19 @@ pub enum SnapshotError {
         /// What it lacks.
         why: &'static str,
     },
+    /// The file is of the other kind of buffer.
+    #[error("snapshot '{path}' is of a {found}, and this is a {expected}; load it into a {found}")]
+    Kind {
+        /// The snapshot.
+        path: PathBuf,
+        /// What it was saved from.
+        found: &'static str,
+        /// What it was to be loaded into.
+        expected: &'static str,
+    },
     /// The file is of another version.
     #[error(
-        "the header (at byte 0) of snapshot '{path}' says version {found}, and this build reads {expected}; \
+        "the header (at byte 0) of snapshot '{path}' says version {found}, and this build reads up to {expected}; \
          load it with the build that saved it"
     )]
     Version {
@@ -85,7 +95,7 @@ pub enum SnapshotError {
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// The one that is known here.
+        /// The newest that is known here.
         expected: u32,
     },
     /// Bytes are not those that were written.

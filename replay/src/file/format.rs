@@ -20,7 +20,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) const MAGIC: [u8; 8] = *b"rlreplay";
 pub(crate) const END_MAGIC: [u8; 8] = *b"endrepla";
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// The versions that are read. In version 1 [`Meta`] ended before `frames`.
+pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=VERSION;
 /// Bytes before [`Meta`].
 pub(crate) const PREFIX_BYTES: usize = 16;
 /// A header is some tens of bytes and two names; more is damage.
@@ -37,16 +39,42 @@ pub(crate) struct Meta {
     /// Rows are stored as they lie in memory.
     pub(crate) little_endian: bool,
     pub(crate) codec: Codec,
-    /// Rows come in pieces of about this size, and no block holds more.
+    /// Rows and frames come in pieces of about this size, and no block holds more.
     pub(crate) block_bytes: u32,
     /// See [`Lineage`](super::Lineage).
     pub(crate) lineage: u64,
-    /// The rows that were live.
+    /// The rows.
+    pub(crate) rows: Section,
+    /// Where the rows and frames are that are not here.
+    pub(crate) base: Option<Base>,
+    /// The frames that the rows refer to, if it is a buffer of frames.
+    pub(crate) frames: Option<Section>,
+}
+
+impl Meta {
+    /// # Errors
+    /// When the bytes are none, or of a version that is not in [`VERSIONS`].
+    pub(crate) fn decode(version: u32, bytes: &[u8]) -> Result<Self, postcard::Error> {
+        match version {
+            // A byte of 0 is postcard's `None`.
+            1 => postcard::from_bytes(&[bytes, &[0]].concat()),
+            _ => postcard::from_bytes(bytes),
+        }
+    }
+
+    /// Both kinds of sections, those that there are.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &Section> {
+        [Some(&self.rows), self.frames.as_ref()].into_iter().flatten()
+    }
+}
+
+/// Rows, or frames, by serial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Section {
+    /// Those that were live.
     pub(crate) live: Range<u64>,
     /// Those that are in this file: the newest of `live`, all of them if there is no base.
-    pub(crate) rows: Range<u64>,
-    /// Where the rows before `rows` are.
-    pub(crate) base: Option<Base>,
+    pub(crate) here: Range<u64>,
 }
 
 /// The file that an increment adds to.

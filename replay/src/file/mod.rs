@@ -4,14 +4,18 @@
 //! * `write.rs` and `read.rs` are visitors of the buffer's state that stand on blocks of a file;
 //! * `open.rs` looks at a file's ends, `chain.rs` joins an increment with the files that it adds to;
 //! * `disk.rs` makes files appear only when they are complete;
-//! * `series.rs` keeps a folder of snapshots;
+//! * `hold.rs` says what can be saved, a buffer of rows or one of frames, whose methods are in `frames.rs`;
+//! * `series.rs` keeps a folder of snapshots of either;
 //! * `state.rs` saves a state that has no rows.
 
 mod chain;
 mod codec;
 mod disk;
+mod durable;
 mod error;
 mod format;
+mod frames;
+mod hold;
 mod open;
 mod pieces;
 mod read;
@@ -22,15 +26,21 @@ mod tests;
 mod write;
 
 pub use codec::Compression;
+pub use durable::Durable;
 pub use error::{SnapshotError, SnapshotPart};
+pub(crate) use format::Section;
+pub(crate) use hold::Lineage;
 pub use series::SnapshotSeries;
 pub(crate) use state::{load_state, save_state};
 
+use crate::snapshot::Source;
 use crate::{Key, Replay};
-use chain::Chain;
+use chain::{Chain, Schemas};
 use codec::Compressor;
 use format::{Base, MAX_BLOCK_BYTES, Meta};
+use hold::{Held, Hold};
 use open::Opened;
+use rl_minibatch::StateError;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
@@ -71,10 +81,13 @@ impl SnapshotOptions {
 pub struct Snapshot {
     /// The file.
     pub path: PathBuf,
-    /// The rows that were live.
+    /// The rows that were live; of a [`FrameReplay`](crate::FrameReplay) also those that have lost their frames.
     pub live: Range<Key>,
     /// The rows that are in this file, the newest of [`live`](Self::live). The others are in its base and further down.
     pub rows: Range<Key>,
+    /// For a [`FrameReplay`](crate::FrameReplay) the frames that are in this file, the newest of those that were live, by
+    /// the serial numbers of their insertion.
+    pub frames: Option<Range<u64>>,
     /// The file that it adds to; `None` for one that stands alone.
     pub base: Option<PathBuf>,
     /// Bytes of this file.
@@ -98,32 +111,10 @@ impl Snapshot {
 
     fn new(path: &Path, meta: &Meta, footer: format::Footer) -> Self {
         let base = meta.base.as_ref().map(|base| disk::folder(path).join(&base.name));
-        let (live, rows) = (meta.live.clone(), meta.rows.clone());
-        Self { path: path.to_path_buf(), live, rows, base, file_bytes: footer.file_bytes, id: footer.id }
-    }
-}
-
-/// Which snapshots a buffer continues: those that were saved of it since it was made or loaded, and the one it was loaded
-/// from. Only to these can an increment add.
-pub(crate) struct Lineage {
-    /// Drawn at random, and anew with every load.
-    own: u64,
-    loaded: Option<u64>,
-}
-
-impl Lineage {
-    /// Of a buffer that is new, or was just loaded from the snapshot with this id.
-    pub(crate) fn new(loaded: Option<u64>) -> Self {
-        Self { own: rand::random(), loaded }
-    }
-
-    /// What the snapshots of this buffer are marked with.
-    pub(crate) fn own(&self) -> u64 {
-        self.own
-    }
-
-    fn continues(&self, base: &Opened) -> bool {
-        base.meta.lineage == self.own || self.loaded == Some(base.footer.id)
+        let Section { live, here: rows } = meta.rows.clone();
+        let frames = meta.frames.as_ref().map(|frames| frames.here.clone());
+        let (path, file_bytes, id) = (path.to_path_buf(), footer.file_bytes, footer.id);
+        Self { path, live, rows, frames, base, file_bytes, id }
     }
 }
 
@@ -213,17 +204,28 @@ impl Replay {
     /// # Errors
     /// [`SnapshotError::Damaged`] and [`SnapshotError::Truncated`] name the part of the file that is not as it was
     /// written; [`SnapshotError::State`] says what does not fit this buffer (another schema, a capacity too small, another
-    /// sampler); the others as they say. The buffer is then as it was.
+    /// sampler), [`SnapshotError::Kind`] that it is of a [`FrameReplay`](crate::FrameReplay); the others as they say. The
+    /// buffer is then as it was.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Snapshot, SnapshotError> {
-        let mut chain = Chain::open(path.as_ref())?;
-        self.load_from(&mut chain).map_err(|error| chain.failure(error))?;
-        Ok(Snapshot::of(chain.newest()))
+        let schemas = Schemas { rows: self.schema(), frames: None };
+        load(path.as_ref(), schemas, |source| self.load_from(source))
     }
+}
+
+/// Loads `path` and the files that it stands on into what `into` gives them to.
+fn load(
+    path: &Path,
+    schemas: Schemas<'_>,
+    into: impl FnOnce(&mut dyn Source) -> Result<(), StateError>,
+) -> Result<Snapshot, SnapshotError> {
+    let mut chain = Chain::open(path, schemas)?;
+    into(&mut chain).map_err(|error| chain.failure(error))?;
+    Ok(Snapshot::of(chain.newest()))
 }
 
 /// Saves to `path`; `medium` is what the bytes go through on their way to the file.
 fn save(
-    replay: &Replay,
+    replay: &impl Hold,
     path: &Path,
     options: &SnapshotOptions,
     base: Option<&Path>,
@@ -238,23 +240,21 @@ fn save(
     let file = disk::aside(path)?;
     let mut out = medium(file.as_file().try_clone().map_err(failed(header))?);
 
-    let moment = replay.moment(|lineage, live| match &base {
-        None => Ok(live.start),
-        Some(base) if lineage.continues(base) && base.meta.live.end <= live.end => Ok(base.meta.live.end),
-        Some(base) => Err(SnapshotError::Unrelated { base: base.path.clone() }),
-    })?;
-    let (live, rows) = (moment.live(), moment.rows());
+    let moment = replay.hold(base.as_ref())?;
+    let (rows, frames) = moment.sections();
+    let complete = |section: &Section| section.here.start == section.live.start;
+    let alone = complete(&rows) && frames.as_ref().is_none_or(complete);
     let meta = Meta {
         little_endian: cfg!(target_endian = "little"),
         codec: compressor.codec(),
         block_bytes: options.block_bytes as u32,
         lineage: moment.lineage(),
-        base: base.filter(|_| rows.start > live.start).map(|base| {
+        base: base.filter(|_| !alone).map(|base| {
             let name = base.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Base { name, id: base.footer.id }
         }),
-        live,
         rows,
+        frames,
     };
     let mut saver = Saver::new(&mut *out, &meta, compressor).map_err(failed(header))?;
     if let Err(error) = moment.show(&mut saver, options.block_bytes) {

@@ -4,7 +4,7 @@ use super::codec;
 use super::error::{SnapshotError, SnapshotPart};
 use super::format::{
     BLOCK_HEADER_BYTES, BlockHeader, END_MAGIC, FOOTER_BYTES, Footer, MAGIC, MAX_BLOCK_BYTES, MAX_META_BYTES,
-    Meta, PREFIX_BYTES, SUM_BYTES, VERSION,
+    Meta, PREFIX_BYTES, SUM_BYTES, Section, VERSION, VERSIONS,
 };
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -100,7 +100,7 @@ fn read_header(
     let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
     // Before the checksum, because another version may take that over other bytes.
     let (version, length) = (word(8), word(12));
-    if version != VERSION {
+    if !VERSIONS.contains(&version) {
         return Ok(Err(SnapshotError::Version { path, found: version, expected: VERSION }));
     }
     if length > MAX_META_BYTES {
@@ -116,7 +116,7 @@ fn read_header(
     if xxh3_64(covered).to_le_bytes() != sum {
         return damaged("its checksum does not fit");
     }
-    let meta: Meta = match postcard::from_bytes(&covered[PREFIX_BYTES..]) {
+    let meta: Meta = match Meta::decode(version, &covered[PREFIX_BYTES..]) {
         Ok(meta) => meta,
         Err(error) => return damaged(&format!("it does not decode: {error}")),
     };
@@ -131,16 +131,18 @@ fn read_header(
 
 /// Whether what a header says can be.
 fn check(meta: &Meta) -> Result<(), String> {
-    let Meta { live, rows, base, .. } = meta;
+    let base = &meta.base;
     if meta.little_endian != cfg!(target_endian = "little") {
         return Err("it comes from a machine with another order of bytes".to_string());
     }
     if !(1..=MAX_BLOCK_BYTES as u32).contains(&meta.block_bytes) {
         return Err(format!("blocks of {} bytes are not possible", meta.block_bytes));
     }
-    let ordered = live.start <= rows.start && rows.start <= rows.end && rows.end == live.end;
-    if !ordered || (base.is_none() && rows.start != live.start) {
-        return Err(format!("rows {rows:?} of the live rows {live:?} are not possible"));
+    for Section { live, here } in meta.sections() {
+        let ordered = live.start <= here.start && here.start <= here.end && here.end == live.end;
+        if !ordered || (base.is_none() && here.start != live.start) {
+            return Err(format!("{here:?} of the live {live:?} are not possible"));
+        }
     }
     if let Some(base) = base
         && Path::new(&base.name).file_name().is_none_or(|name| name != base.name.as_str())

@@ -1,21 +1,20 @@
 //! A folder of snapshots that is kept small and in order.
 
 use super::error::SnapshotError;
-use super::open::Opened;
-use super::{Snapshot, SnapshotOptions};
-use crate::Replay;
+use super::{Durable, Snapshot, SnapshotOptions};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Files that one snapshot stands on at most, so that loading does not open too many.
 const MAX_INCREMENTS: usize = 256;
 const EXTENSION: &str = "snapshot";
 
-/// Saves a buffer again and again into one folder, writing only what is new where that is worth it.
+/// Saves a buffer, a [`Replay`](crate::Replay) or a [`FrameReplay`](crate::FrameReplay), again and again into one folder, writing only what is new where that is worth it.
 ///
 /// A snapshot is a *full* file, or an *increment* that adds the rows inserted since the one before it. An increment is
 /// written while the rows of all the files that it stands on are at most twice those that are live, and the files not
-/// more than 256; so each row is written about twice in its life at most, and the folder holds about two buffers, three
+/// more than 256 (of a buffer of frames, frames are counted); so each row is written about twice in its life at most, and the folder holds about two buffers, three
 /// while a full file is written. Once a full file is on the disk, those before it are removed.
 ///
 /// Files are called `00000017.snapshot`, counted up; other files in the folder are left alone. One process at a time may
@@ -53,7 +52,7 @@ impl SnapshotSeries {
     ///
     /// # Errors
     /// [`SnapshotError::Folder`]; those of [`Snapshot::read`] when a file of the newest chain cannot be used. The message
-    /// names it; what was saved before it can still be loaded with [`Replay::load`].
+    /// names it; what was saved before it can still be loaded with [`Replay::load`](crate::Replay::load).
     pub fn open(folder: impl AsRef<Path>, options: SnapshotOptions) -> Result<Self, SnapshotError> {
         options.check()?;
         let folder = folder.as_ref().to_path_buf();
@@ -80,7 +79,7 @@ impl SnapshotSeries {
         self.chain.last()
     }
 
-    /// The newest snapshot last, and before it those that it stands on. Each can be loaded with [`Replay::load`].
+    /// The newest snapshot last, and before it those that it stands on. Each can be loaded with [`Replay::load`](crate::Replay::load).
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.chain
     }
@@ -88,28 +87,28 @@ impl SnapshotSeries {
     /// Loads the newest snapshot into `replay`; `None` when there is none yet, and the buffer stays as it is.
     ///
     /// # Errors
-    /// Those of [`Replay::load`].
-    pub fn load(&self, replay: &Replay) -> Result<Option<Snapshot>, SnapshotError> {
+    /// Those of [`Replay::load`](crate::Replay::load).
+    pub fn load(&self, replay: &impl Durable) -> Result<Option<Snapshot>, SnapshotError> {
         self.newest().map(|newest| replay.load(&newest.path)).transpose()
     }
 
     /// Saves `replay` as the next snapshot, in full or as an increment.
     ///
     /// # Errors
-    /// Those of [`Replay::save_with`]. [`SnapshotError::Unrelated`] when the folder holds snapshots and `replay` does not
+    /// Those of [`Replay::save_with`](crate::Replay::save_with). [`SnapshotError::Unrelated`] when the folder holds snapshots and `replay` does not
     /// continue the newest of them, so that nobody's snapshots are lost by mistake: [`load`](Self::load) it first, or
     /// say [`save_full`](Self::save_full). And those of [`Snapshot::read`] for the newest.
-    pub fn save(&mut self, replay: &Replay) -> Result<Snapshot, SnapshotError> {
+    pub fn save(&mut self, replay: &impl Durable) -> Result<Snapshot, SnapshotError> {
         let Some(newest) = self.newest() else { return self.save_full(replay) };
         // Asked before a full one, too, for it replaces the others.
-        check_continues(replay, newest)?;
-        let live = replay.live();
-        let stored: u64 = self.chain.iter().map(|snapshot| snapshot.rows.end - snapshot.rows.start).sum();
-        let new = live.end.saturating_sub(newest.live.end);
+        replay.check_continues(newest)?;
+        let live = replay.bulk();
+        let stored: u64 = self.chain.iter().map(bulk).map(|here| here.end - here.start).sum();
+        let new = live.end.saturating_sub(bulk(newest).end);
         if stored + new > 2 * (live.end - live.start) || self.chain.len() > MAX_INCREMENTS {
             return self.save_full(replay);
         }
-        let saved = replay.save_increment(&newest.path, self.next_path(), &self.options)?;
+        let saved = replay.save_increment(&newest.path, &self.next_path(), &self.options)?;
         Ok(self.append(saved))
     }
 
@@ -117,9 +116,9 @@ impl SnapshotSeries {
     /// be removed is no error; the next full snapshot tries again.
     ///
     /// # Errors
-    /// Those of [`Replay::save_with`].
-    pub fn save_full(&mut self, replay: &Replay) -> Result<Snapshot, SnapshotError> {
-        let saved = replay.save_with(self.next_path(), &self.options)?;
+    /// Those of [`Replay::save_with`](crate::Replay::save_with).
+    pub fn save_full(&mut self, replay: &impl Durable) -> Result<Snapshot, SnapshotError> {
+        let saved = replay.save_with(&self.next_path(), &self.options)?;
         Ok(self.append(saved))
     }
 
@@ -142,13 +141,9 @@ impl SnapshotSeries {
     }
 }
 
-fn check_continues(replay: &Replay, newest: &Snapshot) -> Result<(), SnapshotError> {
-    let opened = Opened::open(&newest.path)?;
-    let (keeper, _) = replay.shared.keeper();
-    if keeper.lineage.continues(&opened) {
-        return Ok(());
-    }
-    Err(SnapshotError::Unrelated { base: opened.path })
+/// What a file has of [`Durable::bulk`].
+fn bulk(snapshot: &Snapshot) -> &Range<u64> {
+    snapshot.frames.as_ref().unwrap_or(&snapshot.rows)
 }
 
 /// The snapshots in a folder, in the order of their numbers.

@@ -2,7 +2,7 @@
 
 use super::codec::Compressor;
 use super::error::{SnapshotError, SnapshotPart};
-use super::format::{FOOTER_BYTES, Meta};
+use super::format::{FOOTER_BYTES, Meta, Section};
 use super::open::Opened;
 use super::read::Loader;
 use super::write::Saver;
@@ -26,9 +26,9 @@ pub(crate) fn save_state(
         codec: compressor.codec(),
         block_bytes: BLOCK_BYTES as u32,
         lineage: 0,
-        live: 0..0,
-        rows: 0..0,
+        rows: Section { live: 0..0, here: 0..0 },
         base: None,
+        frames: None,
     };
     let mut saver = Saver::new(&mut out, &meta, compressor).map_err(failed(header))?;
     if let Err(error) = visit(&mut saver) {

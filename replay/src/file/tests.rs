@@ -1,7 +1,7 @@
 //! What only a medium of one's own can show: each failing write, and what writers may do between two blocks.
 
 use super::{SnapshotError, SnapshotOptions, save};
-use crate::{Dtype, Field, MemoryState, Prioritized, Replay, Schema};
+use crate::{Dtype, Field, FrameReplay, FrameStep, MemoryState, Prioritized, Replay, Schema};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -25,7 +25,7 @@ fn insert(replay: &Replay, rows: usize) {
 }
 
 fn save_through(
-    replay: &Replay,
+    replay: &impl super::Hold,
     path: &Path,
     medium: impl FnOnce(File) -> Box<dyn Write>,
 ) -> Result<super::Snapshot, SnapshotError> {
@@ -83,6 +83,43 @@ fn a_full_disk_leaves_the_old_file_wherever_it_strikes() {
     // Nothing stays pinned, and nothing has changed.
     assert_eq!(state(&replay), before);
     insert(&replay, 50);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_file_of_frames() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("it");
+    let builder = FrameReplay::builder((Dtype::I64, &[]), (Dtype::I64, &[])).stack(2).history(4).reserve(1);
+    let replay = builder.capacity(10).prioritized(Prioritized::default()).build().unwrap();
+    let mut stream = replay.stream();
+    let mut steps = |from: i64, to: i64| {
+        stream.begin(&from.to_ne_bytes()).unwrap();
+        for t in from..to {
+            let (action, next_frame) = (&t.to_ne_bytes(), &(t + 1).to_ne_bytes());
+            stream
+                .step(FrameStep { action, reward: 0.0, next_frame, terminated: false, truncated: false })
+                .unwrap();
+        }
+    };
+    steps(0, 30);
+    let old = replay.save(&path).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    steps(50, 60);
+    let before = MemoryState::save(|v| replay.visit(v)).unwrap();
+    let whole = save_through(&replay, &folder.path().join("whole"), |file| Box::new(file)).unwrap();
+    std::fs::remove_file(&whole.path).unwrap();
+    for left in 0..whole.file_bytes as usize {
+        let error = save_through(&replay, &path, |file| Box::new(Full { file, left })).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, SnapshotError::Write { .. }), "{message}");
+        assert!(message.contains("header") || message.contains("block"), "{message}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "after {left} bytes: no other file");
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+    assert_eq!(super::Snapshot::read(&path).unwrap(), old);
+    // Nothing stays pinned, and nothing has changed.
+    assert_eq!(MemoryState::save(|v| replay.visit(v)).unwrap(), before);
+    steps(0, 50);
 }
 
 /// Waits after half of the file until the ring has gone on.

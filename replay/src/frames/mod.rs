@@ -41,6 +41,7 @@ mod store;
 mod stream;
 
 pub use reader::FrameReader;
+pub(crate) use state::FrameMoment;
 pub use stream::{FrameStep, FrameStream};
 
 use crate::buffer::{Choice, check_room};

@@ -2,10 +2,11 @@
 
 use super::store::PER_MARK;
 use super::{FramePadding, FrameReplay};
+use crate::file::{Lineage, Section};
 use crate::recording::Recording;
-use crate::ring::Ring;
-use crate::snapshot::{BLOCK_BYTES, visit_rows};
-use rl_minibatch::{Batch, StateError, StateVisitor, scalar, scope, slice};
+use crate::ring::{Pin, Ring};
+use crate::snapshot::{BLOCK_BYTES, Moment, Plain, RowSet, Source, put, room_for, show_rows};
+use rl_minibatch::{StateError, StateVisitor, scalar, scope, slice};
 use std::ops::Range;
 
 impl FrameReplay {
@@ -27,13 +28,24 @@ impl FrameReplay {
     /// [`StateError::Invalid`] for more frames or rows than there is room for and for counters that make no sense; the
     /// buffer is then as it was.
     pub fn visit(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        if visitor.loading() { self.load(visitor) } else { self.save(visitor) }
+        if visitor.loading() {
+            return self.load_from(&mut Plain(visitor));
+        }
+        let everything = |_: &Lineage, rows: &Range<u64>, frames: &Range<u64>| {
+            Ok::<_, StateError>((rows.start, frames.start))
+        };
+        self.moment(everything)?.show_both(visitor, BLOCK_BYTES)
     }
 
-    fn save(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+    /// Takes hold of the present state. `first` says from which row and which frame on they are going to be shown.
+    pub(crate) fn moment<E: From<StateError>>(
+        &self,
+        first: impl FnOnce(&Lineage, &Range<u64>, &Range<u64>) -> Result<(u64, u64), E>,
+    ) -> Result<FrameMoment<'_>, E> {
         let store = &*self.store;
+        // No frame or row comes while this is held, so rows and frames are of one moment.
         let mut turn = store.turn();
-        let mut pin = store.frames.pin_alone();
+        let pin = store.frames.pin_alone();
         let head = turn.head();
         let live = pin.as_ref().map_or(head..head, |pin| pin.live());
         let mut header = Header::new(self, live.clone());
@@ -41,72 +53,106 @@ impl FrameReplay {
         // A mark that D has passed says nothing any more; it may be what an earlier block left.
         let says = |mark: u64| if mark > header.drawable_from { mark } else { 0 };
         header.marks = blocks(&live).map(|block| says(*turn.ledger.mark(block))).collect();
-        let mut rows = Recording::default();
-        let moment = store.rows.moment(|_, live| Ok::<_, StateError>(live.start))?;
-        drop(turn);
-        moment.show(&mut rows, BLOCK_BYTES)?;
-        scope(visitor, "frames", |visitor| {
-            header.visit(visitor)?;
-            visit_rows(visitor, &store.frame_schema, live.clone(), BLOCK_BYTES, |keys, batch| {
-                let pinned = pin.as_mut().expect("there are frames, so they are pinned");
-                pinned.gather(keys.clone(), &mut batch.view_mut());
-                if keys.end < live.end {
-                    pinned.release_before(keys.end);
-                } else {
-                    pin = None;
-                }
-            })
+        let mut first_frame = live.start;
+        let rows = store.rows.moment(|lineage, rows| {
+            let (row, frame) = first(lineage, &rows, &live)?;
+            first_frame = frame;
+            Ok::<_, E>(row)
         })?;
-        scope(visitor, "transitions", |visitor| rows.show(visitor))
+        Ok(FrameMoment { header, frames: first_frame.clamp(live.start, live.end)..live.end, pin, rows })
     }
 
-    fn load(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+    /// Replaces the state by what `source` gives.
+    pub(crate) fn load_from(&self, source: &mut dyn Source) -> Result<(), StateError> {
         let store = &*self.store;
         let mut turn = store.turn();
         let mut frames = store.frames.exclusive();
         let mut header = Header::new(self, 0..0);
         let mut aside = None;
-        scope(visitor, "frames", |visitor| {
-            header.visit(visitor)?;
+        within(source, RowSet::Frames, |source| {
+            header.visit(source.visitor())?;
             let live = header.live.clone();
             // Frames go into their slots at once if there is none to be lost, else aside until the rows have come.
             if !frames.live().is_empty() {
-                aside = Some(self.room_for(&live)?);
+                aside = Some(room_for(&store.frames, &live)?);
             }
-            visit_rows(
-                visitor,
-                &store.frame_schema,
-                live,
-                BLOCK_BYTES,
-                |keys, batch: &mut Batch| match &aside {
-                    None => frames.write(keys, 0, &[batch.column(0)]),
-                    Some(aside) => aside.exclusive().write(keys, 0, &[batch.column(0)]),
-                },
-            )
+            let schema = &store.frame_schema;
+            match aside.as_ref().map(Ring::exclusive) {
+                None => source.rows(RowSet::Frames, schema, &live, &mut |keys, batch| {
+                    put(&mut frames, &live, keys, batch);
+                }),
+                Some(mut aside) => source.rows(RowSet::Frames, schema, &live, &mut |keys, batch| {
+                    put(&mut aside, &live, keys, batch);
+                }),
+            }
         })?;
         // All or nothing; nobody draws them before the frames are open.
-        scope(visitor, "transitions", |visitor| store.rows.visit(visitor))?;
+        within(source, RowSet::Rows, |source| store.rows.load_from(source))?;
         let Header { live, drawable_from, marks, .. } = header;
         if let Some(aside) = &aside {
             frames.copy_from(&aside.exclusive(), live.clone());
         }
+        // Rows to come can be drawn, whatever a damaged state says.
+        let inserted = store.rows.inserted();
         turn.ledger.marks.fill(0);
         for (block, mark) in blocks(&live).zip(marks) {
-            *turn.ledger.mark(block) = mark;
+            *turn.ledger.mark(block) = mark.min(inserted);
         }
         turn.ledger.loads += 1;
-        store.restore_drawable(drawable_from);
+        store.restore_drawable(drawable_from.min(inserted));
         frames.restore(live);
         Ok(())
     }
+}
 
-    fn room_for(&self, live: &Range<u64>) -> Result<Ring, StateError> {
-        let rows = (live.end - live.start).max(1);
-        Ring::new(self.store.frames.layout().clone(), rows, 1).map_err(|error| {
-            let why =
-                format!("there is no memory to load {rows} frames beside those that are there: {error}");
-            StateError::Invalid { path: "rows".into(), why }
-        })
+/// As [`scope`], for a source of both sets.
+fn within(
+    source: &mut dyn Source,
+    set: RowSet,
+    inside: impl FnOnce(&mut dyn Source) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    source.visitor().enter(set.scope());
+    let result = inside(source);
+    source.visitor().leave();
+    result
+}
+
+/// The buffer as it was at one moment, while others go on.
+pub(crate) struct FrameMoment<'a> {
+    header: Header<'a>,
+    /// Those that are shown, the newest of the live ones.
+    frames: Range<u64>,
+    pin: Option<Pin<'a>>,
+    rows: Moment<'a>,
+}
+
+impl FrameMoment<'_> {
+    /// The rows and the frames.
+    pub(crate) fn both_sections(&self) -> (Section, Section) {
+        let frames = Section { live: self.header.live.clone(), here: self.frames.clone() };
+        (self.rows.section(), frames)
+    }
+
+    /// The lineage of the rows is that of all.
+    pub(crate) fn rows_lineage(&self) -> u64 {
+        self.rows.lineage()
+    }
+
+    /// Shows it, with frames and rows in blocks of about `block_bytes`. Rows, which are small, are copied first and let go
+    /// of, frames as soon as they are copied.
+    pub(crate) fn show_both(
+        self,
+        visitor: &mut dyn StateVisitor,
+        block_bytes: usize,
+    ) -> Result<(), StateError> {
+        let Self { mut header, frames, pin, rows } = self;
+        let mut copied = Recording::default();
+        rows.show(&mut copied, block_bytes)?;
+        scope(visitor, RowSet::Frames.scope(), |visitor| {
+            header.visit(visitor)?;
+            show_rows(visitor, &header.replay.store.frame_schema, frames, block_bytes, pin)
+        })?;
+        scope(visitor, RowSet::Rows.scope(), |visitor| copied.show(visitor))
     }
 }
 
