@@ -5,8 +5,8 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rl_replay::{
-    Batch, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng, Schema, Step,
-    WeightNorm, importance_weights,
+    Batch, Builder, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng,
+    Schema, Step, WeightNorm, importance_weights,
 };
 
 /// A million rows when measuring; few when `cargo test --benches` only wants to see everything run once.
@@ -33,10 +33,13 @@ fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
 }
 
 fn full(schema: &Schema, prioritized: bool) -> Replay {
+    let builder = Replay::builder(schema.clone());
+    filled(if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() }, schema)
+}
+
+fn filled(builder: Builder, schema: &Schema) -> Replay {
     let capacity = capacity();
-    let builder = Replay::builder(schema.clone()).capacity(capacity);
-    let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
-    let replay = replay.build().unwrap();
+    let replay = builder.capacity(capacity).build().unwrap();
     replay.writer().push_rows(capacity, &slices(&zeros(schema, capacity))).unwrap();
     replay
 }
@@ -87,6 +90,29 @@ fn uniform(c: &mut Criterion) {
                 b.iter(|| sampler.sample_into(&mut rng, rows, &mut batch.view_mut(), &mut drawn).unwrap());
             });
         }
+    }
+}
+
+/// With the draws of each row counted: drawing, and inserting over rows that were drawn; and the counters read.
+fn draws_counted(c: &mut Criterion) {
+    let mut group = c.benchmark_group("draws-counted");
+    for (name, schema) in workloads() {
+        let replay = filled(Replay::builder(schema.clone()).count_draws(), &schema);
+        let (mut sampler, mut writer) = (replay.sampler(), replay.writer());
+        let (mut batch, mut drawn) = (Batch::new(&schema, 256), Drawn::default());
+        let mut rng = Rng::seed_from_u64(0);
+        group.throughput(Throughput::Elements(256));
+        group.bench_function(BenchmarkId::new(format!("uniform, {name}"), 256), |b| {
+            b.iter(|| sampler.sample_into(&mut rng, 256, &mut batch.view_mut(), &mut drawn).unwrap());
+        });
+        let columns = zeros(&schema, 1);
+        let columns = slices(&columns);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new(format!("insert, {name}"), 1), |b| {
+            b.iter(|| writer.push_rows(1, &columns).unwrap());
+        });
+        group.throughput(Throughput::Elements(capacity() as u64));
+        group.bench_function(format!("statistics, {name}"), |b| b.iter(|| replay.statistics()));
     }
 }
 
@@ -185,5 +211,5 @@ fn frames(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, insert, uniform, prioritized_update, save, snapshot, frames);
+criterion_group!(benches, insert, uniform, draws_counted, prioritized_update, save, snapshot, frames);
 criterion_main!(benches);

@@ -31,6 +31,7 @@
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
+//! | see how full it is, how old and how often used rows are | [`Replay::statistics`], [`Builder::count_draws`] | O(handles); O(capacity) with draws counted |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | show the state to a visitor of your own | [`Replay::visit`], [`NStep::visit`] | a copy of what is live |
 //! | bring offline data in, take rows out | the module `data`, with the features `npz`, `arrow`, `minari` | a file is read twice |
@@ -99,6 +100,7 @@ mod control;
 #[cfg(test)]
 mod control_tests;
 mod copy;
+mod counters;
 #[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
 pub mod data;
 mod episode;
@@ -124,6 +126,7 @@ mod recording;
 mod ring;
 mod sequence;
 mod snapshot;
+mod statistics;
 mod sum_tree;
 mod sync;
 mod writer;
@@ -149,6 +152,7 @@ pub use rl_minibatch::{
     WeightNorm, WithoutReplacement, check_magnitudes, importance_weights, row, scalar, scope, slice, value,
 };
 pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
+pub use statistics::{Histogram, Statistics, TimesSampled};
 pub use writer::Writer;
 
 /// The key of a row: its insertion serial, counted from 0. Keys never repeat, so a priority that comes for a row that

@@ -45,7 +45,7 @@ pub use stream::{FrameStep, FrameStream};
 
 use crate::layout::Layout;
 use crate::ring::Ring;
-use crate::{Key, Prioritized, Replay, ReplayError};
+use crate::{Key, Prioritized, Replay, ReplayError, Statistics};
 use rl_minibatch::{Dtype, Field, Sampler, Schema, SchemaError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -105,6 +105,7 @@ impl FrameReplay {
             extra: None,
             history: None,
             reserve: None,
+            count_draws: false,
             choose: Box::new(|builder| builder),
         }
     }
@@ -172,7 +173,13 @@ impl FrameReplay {
         self.store.rows.stale_priorities()
     }
 
-    /// Bytes reserved for frames and rows. They become resident as they are first written. A sampler's own memory comes
+    /// What the buffer has counted of its rows; see [`Replay::statistics`]. A row that can be drawn no more because its
+    /// frames have gone counts as overwritten.
+    pub fn statistics(&self) -> Statistics {
+        self.store.rows.statistics_of(self.live())
+    }
+
+    /// Bytes reserved for frames and rows, and for the counters of [`FrameBuilder::count_draws`]. They become resident as they are first written. A sampler's own memory comes
     /// on top.
     pub fn memory_bytes(&self) -> usize {
         self.store.frames.memory_bytes() + self.store.rows.memory_bytes()
@@ -200,6 +207,7 @@ pub struct FrameBuilder {
     extra: Option<usize>,
     history: Option<usize>,
     reserve: Option<usize>,
+    count_draws: bool,
     choose: Box<dyn FnOnce(crate::Builder) -> crate::Builder>,
 }
 
@@ -252,6 +260,13 @@ impl FrameBuilder {
         self
     }
 
+    /// Counts how often each row is drawn, and the age of every row drawn; see
+    /// [`Builder::count_draws`](crate::Builder::count_draws).
+    pub fn count_draws(mut self) -> Self {
+        self.count_draws = true;
+        self
+    }
+
     /// Draws every row with the same probability, with replacement. The default.
     pub fn uniform(mut self) -> Self {
         self.choose = Box::new(|builder| builder.uniform());
@@ -282,7 +297,7 @@ impl FrameBuilder {
     /// [`ReplayError::NoCapacity`]; [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when a
     /// setting is out of range; [`ReplayError::NotFrames`] when a frame or an action has no bytes or too many.
     pub fn build(self) -> Result<FrameReplay, ReplayError> {
-        let Self { frame, action, stack, n, gamma, padding, capacity, choose, .. } = self;
+        let Self { frame, action, stack, n, gamma, padding, capacity, count_draws, choose, .. } = self;
         if capacity == 0 {
             return Err(ReplayError::NoCapacity);
         }
@@ -316,7 +331,8 @@ impl FrameBuilder {
         let row_schema = row(&[], &[Field::new("references", Dtype::U8, [4 * window])])?;
         let frame_schema = Schema::new(vec![frame]).map_err(refuse)?;
 
-        let rows = choose(Replay::builder(row_schema).capacity(capacity)).packed().build()?;
+        let rows = choose(Replay::builder(row_schema).capacity(capacity)).packed();
+        let rows = if count_draws { rows.count_draws() } else { rows }.build()?;
         let layout = Layout::packed(&frame_schema);
         let (frames, reserve) = (frames as u64, reserve as u64);
         let bytes = layout.ring_bytes_wide(frames, reserve);
