@@ -41,7 +41,7 @@ pub(crate) struct Counters {
     ages: Registry,
     /// Draws of rows overwritten; of each writer. Only if draws are counted.
     retired: Registry,
-    stale: AtomicU64,
+    stale: CachePadded<AtomicU64>,
     draws: Option<DrawCounts>,
 }
 
@@ -49,7 +49,12 @@ impl Counters {
     /// For a ring of `slots` slots, of which the draws of each are counted if `count_draws` says so.
     pub(crate) fn new(slots: u64, count_draws: bool) -> Result<Self, ReplayError> {
         let draws = if count_draws { Some(DrawCounts::new(slots)?) } else { None };
-        Ok(Self { ages: Registry::default(), retired: Registry::default(), stale: AtomicU64::new(0), draws })
+        Ok(Self {
+            ages: Registry::default(),
+            retired: Registry::default(),
+            stale: CachePadded::default(),
+            draws,
+        })
     }
 
     /// Bytes that grow with the slots, if draws are counted.
