@@ -160,7 +160,7 @@ impl Drawing {
             }
             Some(draws) => {
                 draws.add(live.start, keys.clone());
-                keys.for_each(|key| self.ages.add(age(key), 1));
+                self.ages.add_each(keys.map(age));
             }
         }
     }
@@ -259,10 +259,8 @@ impl DrawCounts {
 }
 
 /// A histogram to which one handle adds, and that others read.
-#[derive(Debug)]
 pub(crate) struct Tally(CachePadded<Buckets>);
 
-#[derive(Debug)]
 struct Buckets {
     counts: [AtomicU64; BUCKETS],
     /// The sum of what was counted, as the bits of an f64: ages times draws do not fit into 64 bits for long.
@@ -273,16 +271,43 @@ impl Tally {
     /// Counts `value` so many times. Only the handle that has the tally may call this.
     #[inline]
     fn add(&self, value: u64, times: u64) {
-        let Buckets { counts, sum } = &*self.0;
-        let count = &counts[bucket(value)];
+        self.add_to_bucket(value, times);
+        self.add_to_sum(value as f64 * times as f64);
+    }
+
+    /// Counts each of `values` once; as [`add`](Self::add).
+    #[inline]
+    fn add_each(&self, values: impl Iterator<Item = u64>) {
+        // Of a batch, so it fits. Floats would have to wait for each other.
+        let mut sum = 0;
+        for value in values {
+            self.add_to_bucket(value, 1);
+            sum += value;
+        }
+        self.add_to_sum(sum as f64);
+    }
+
+    #[inline]
+    fn add_to_bucket(&self, value: u64, times: u64) {
+        let count = &self.0.counts[bucket(value)];
         count.store(count.load(Relaxed) + times, Relaxed);
-        let before = f64::from_bits(sum.load(Relaxed));
-        sum.store((before + value as f64 * times as f64).to_bits(), Relaxed);
+    }
+
+    #[inline]
+    fn add_to_sum(&self, sum: f64) {
+        let before = f64::from_bits(self.0.sum.load(Relaxed));
+        self.0.sum.store((before + sum).to_bits(), Relaxed);
     }
 
     /// Only while no handle adds.
     fn clear(&self) {
         self.0.counts.iter().chain([&self.0.sum]).for_each(|cell| cell.store(0, Relaxed));
+    }
+}
+
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally").finish_non_exhaustive()
     }
 }
 
