@@ -337,8 +337,9 @@ impl Builder {
     /// Counts how often each row is drawn, for [`Statistics::times_sampled`], and the age of every row drawn, for
     /// [`Statistics::ages`]. Not done unless asked for.
     ///
-    /// It takes 4 bytes a slot, which [`memory_bytes`](Self::memory_bytes) includes, an atomic addition for each row drawn,
-    /// and for each row inserted a look at the counter of the one that it overwrites.
+    /// It takes 4 bytes a slot, which [`memory_bytes`](Self::memory_bytes) includes; an atomic addition for each row drawn, 6
+    /// to 10 ns, by which uniform batches of small rows take nearly twice as long; and for each row inserted a look at the
+    /// counter of the one that it overwrites, 2 ns.
     pub fn count_draws(mut self) -> Self {
         self.count_draws = true;
         self
