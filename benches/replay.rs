@@ -10,7 +10,7 @@ use rl_replay::{
     Batch, Drawn, Dtype, FrameReplay, FrameStep, MemoryState, NStep, Prioritized, Replay, Rng, Step,
     WeightNorm, importance_weights,
 };
-use rows::{capacity, config, full, slices, workloads, zeros};
+use rows::{capacity, config, filled, full, slices, workloads, zeros};
 
 const BATCHES: [usize; 3] = [32, 256, 2048];
 
@@ -60,6 +60,29 @@ fn uniform(c: &mut Criterion) {
                 b.iter(|| sampler.sample_into(&mut rng, rows, &mut batch.view_mut(), &mut drawn).unwrap());
             });
         }
+    }
+}
+
+/// With the draws of each row counted: drawing, and inserting over rows that were drawn; and the counters read.
+fn draws_counted(c: &mut Criterion) {
+    let mut group = c.benchmark_group("draws-counted");
+    for (name, schema) in workloads() {
+        let replay = filled(Replay::builder(schema.clone()).count_draws());
+        let (mut sampler, mut writer) = (replay.sampler(), replay.writer());
+        let (mut batch, mut drawn) = (Batch::new(&schema, 256), Drawn::default());
+        let mut rng = Rng::seed_from_u64(0);
+        group.throughput(Throughput::Elements(256));
+        group.bench_function(BenchmarkId::new(format!("uniform, {name}"), 256), |b| {
+            b.iter(|| sampler.sample_into(&mut rng, 256, &mut batch.view_mut(), &mut drawn).unwrap());
+        });
+        let columns = zeros(&schema, 1);
+        let columns = slices(&columns);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new(format!("insert, {name}"), 1), |b| {
+            b.iter(|| writer.push_rows(1, &columns).unwrap());
+        });
+        group.throughput(Throughput::Elements(capacity() as u64));
+        group.bench_function(format!("statistics, {name}"), |b| b.iter(|| replay.statistics()));
     }
 }
 
@@ -161,6 +184,6 @@ fn frames(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = config();
-    targets = insert, uniform, prioritized_update, save, snapshot, frames
+    targets = insert, uniform, draws_counted, prioritized_update, save, snapshot, frames
 }
 criterion_main!(benches);

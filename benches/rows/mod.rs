@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use criterion::Criterion;
-use rl_replay::{Dtype, Prioritized, Replay, Schema};
+use rl_replay::{Builder, Dtype, Prioritized, Replay, Schema};
 use std::time::Duration;
 
 /// Whether this is `cargo bench`; `cargo test --benches` only wants to see everything run once.
@@ -38,11 +38,13 @@ pub fn slices(columns: &[Vec<u8>]) -> Vec<&[u8]> {
 }
 
 pub fn full(schema: &Schema, prioritized: bool) -> Replay {
-    let capacity = capacity();
-    let builder = Replay::builder(schema.clone()).capacity(capacity);
-    let replay = if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() };
-    let replay = replay.build().unwrap();
-    fill(&replay, capacity);
+    let builder = Replay::builder(schema.clone());
+    filled(if prioritized { builder.prioritized(Prioritized::default()) } else { builder.uniform() })
+}
+
+pub fn filled(builder: Builder) -> Replay {
+    let replay = builder.capacity(capacity()).build().unwrap();
+    fill(&replay, replay.capacity());
     replay
 }
 

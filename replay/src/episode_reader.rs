@@ -101,7 +101,7 @@ impl EpisodeReader {
         drawn: &mut DrawnEpisodes,
     ) -> Result<(), ReplayError> {
         self.check(count, length, batch)?;
-        let pinned =
+        let mut pinned =
             catch_up(&mut self.reader, &self.replay, &mut self.index, &mut self.loads, &mut self.head)?;
         let whole = self.index.whole(pinned.live().start);
         if whole.is_empty() {
@@ -117,7 +117,7 @@ impl EpisodeReader {
             self.chosen.push(episode);
         }
         let population = whole.len() as u64;
-        gather(&pinned, &self.chosen, length, &mut self.keys, batch)?;
+        gather(&mut pinned, &self.chosen, length, &mut self.keys, batch)?;
         drop(pinned);
         self.verify(length, false, batch)?;
         self.describe(population, length, batch, drawn);
@@ -142,7 +142,7 @@ impl EpisodeReader {
         drawn: &mut DrawnEpisodes,
     ) -> Result<(), ReplayError> {
         self.check(count, length, batch)?;
-        let pinned =
+        let mut pinned =
             catch_up(&mut self.reader, &self.replay, &mut self.index, &mut self.loads, &mut self.head)?;
         let oldest = pinned.live().start;
         let population = self.index.windows(length as u64, oldest);
@@ -155,7 +155,7 @@ impl EpisodeReader {
             let start = self.index.draw_window(rng, u64::from(steps), oldest);
             self.chosen.push(Episode { start, steps });
         }
-        gather(&pinned, &self.chosen, length, &mut self.keys, batch)?;
+        gather(&mut pinned, &self.chosen, length, &mut self.keys, batch)?;
         drop(pinned);
         self.verify(length, true, batch)?;
         self.describe(population, length, batch, drawn);
@@ -250,9 +250,9 @@ fn catch_up<'a>(
     Ok(pinned)
 }
 
-/// Copies the rows of `chosen` into `batch`, each filled up to `length` rows.
+/// Copies the rows of `chosen` into `batch`, each filled up to `length` rows, and counts them as drawn.
 fn gather(
-    pinned: &Pinned<'_>,
+    pinned: &mut Pinned<'_>,
     chosen: &[Episode],
     length: usize,
     keys: &mut Vec<Key>,
@@ -264,5 +264,7 @@ fn gather(
         let padding = std::iter::repeat_n(episode.end() - 1, length - episode.steps as usize);
         keys.extend((episode.start..episode.end()).chain(padding));
     }
-    pinned.gather(keys, batch)
+    pinned.gather(keys, batch)?;
+    chosen.iter().for_each(|episode| pinned.count(episode.start..episode.end()));
+    Ok(())
 }

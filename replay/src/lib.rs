@@ -32,6 +32,7 @@
 //! | correct for priorities | [`importance_weights`] | a power for each row |
 //! | hold inserting and drawing to a ratio | [`Builder::rate_limiter`], [`Replay::close`] | a lock for each call |
 //! | send priorities back | [`Reader::update_priorities`] | O(log capacity) for each row |
+//! | see how full it is, how old and how often used rows are | [`Replay::statistics`], [`Builder::count_draws`] | O(handles); O(capacity) with draws counted |
 //! | keep the best rows, or use each a few times | [`SelectiveReplay::builder`] | an allocation and a lock for each row |
 //! | save to a file and load from it | [`Replay::save`], [`Replay::load`], [`FrameReplay::save`], [`FrameReplay::load`], [`SnapshotSeries`] | a copy and a checksum of what is live, or of what is new |
 //! | keep rows in a file, more than memory holds | [`Builder::in_file`], [`Replay::flush`] | the page cache's and the disk's |
@@ -105,6 +106,7 @@ mod control;
 #[cfg(test)]
 mod control_tests;
 mod copy;
+mod counters;
 #[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
 pub mod data;
 mod episode;
@@ -132,6 +134,7 @@ mod ring;
 mod selective;
 mod sequence;
 mod snapshot;
+mod statistics;
 mod sum_tree;
 mod sync;
 mod transitions;
@@ -166,6 +169,7 @@ pub use selective::{
     SelectiveWriter,
 };
 pub use sequence::{SequenceEnd, SequenceSpec, Sequences, sequence_priority};
+pub use statistics::{Histogram, Statistics, TimesSampled};
 pub use transitions::{
     NextObs, ObsView, ObsViews, TransitionReader, TransitionStep, TransitionStream, Transitions,
     TransitionsBuilder,

@@ -1,6 +1,7 @@
 //! Drawing rows, and sending their priorities back.
 
 use crate::control::PinCell;
+use crate::counters::Drawing;
 use crate::limiter::{Admitted, Side};
 use crate::ring::Pin;
 use crate::{Key, Replay, ReplayError, WhenLimited};
@@ -13,6 +14,7 @@ use std::ops::Range;
 pub struct Reader {
     replay: Replay,
     cell: PinCell,
+    drawing: Drawing,
     when_limited: WhenLimited,
 }
 
@@ -25,6 +27,7 @@ impl Clone for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.replay.shared.ring.withdraw(&self.cell);
+        self.replay.shared.counters.withdraw_reader(&self.drawing);
         if let Some(limiter) = &self.replay.shared.limiter {
             limiter.of_side(Side::Draw, false);
         }
@@ -33,11 +36,11 @@ impl Drop for Reader {
 
 impl Reader {
     pub(crate) fn new(replay: Replay) -> Self {
-        let cell = replay.shared.ring.cell();
+        let (cell, drawing) = (replay.shared.ring.cell(), replay.shared.counters.reader());
         if let Some(limiter) = &replay.shared.limiter {
             limiter.of_side(Side::Draw, true);
         }
-        Self { replay, cell, when_limited: WhenLimited::Block }
+        Self { replay, cell, drawing, when_limited: WhenLimited::Block }
     }
 
     /// What [`sample_into`](Self::sample_into) does when the buffer's rate limiter does not allow it: wait, unless this
@@ -87,7 +90,10 @@ impl Reader {
     /// [`ReplayError::Sample`] when there is no row.
     pub fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
         match self.replay.shared.ring.pin(&self.cell) {
-            Some(pin) => Ok(Pinned { replay: &self.replay, live: pin.live(), from: 0, pin, admitted: None }),
+            Some(pin) => {
+                let (replay, drawing, live) = (&self.replay, &mut self.drawing, pin.live());
+                Ok(Pinned { replay, live, from: 0, pin, drawing, admitted: None })
+            }
             None => Err(SampleError::Empty.into()),
         }
     }
@@ -105,11 +111,11 @@ impl Reader {
         count: usize,
         first: impl FnOnce() -> Option<T>,
     ) -> Result<(T, Pinned<'_>), ReplayError> {
-        let Self { replay, cell, when_limited } = self;
+        let Self { replay, cell, drawing, when_limited } = self;
         let admitted = replay.shared.admit(Side::Draw, count, *when_limited)?;
         let first = first().ok_or(SampleError::Empty)?;
         match replay.shared.ring.pin(cell) {
-            Some(pin) => Ok((first, Pinned { replay, live: pin.live(), from: 0, pin, admitted })),
+            Some(pin) => Ok((first, Pinned { replay, live: pin.live(), from: 0, pin, drawing, admitted })),
             None => Err(SampleError::Empty.into()),
         }
     }
@@ -125,7 +131,8 @@ impl Reader {
         let (mut keeper, live) = self.replay.shared.keeper();
         let priorities = keeper.sampler.priorities().ok_or(SampleError::NoPriorities)?;
         let updated = priorities.update(live, keys, magnitudes)?;
-        keeper.stale += updated.stale as u64;
+        // Under the lock, so that a state that is saved has the count that goes with its priorities.
+        self.replay.shared.counters.add_stale(updated.stale);
         Ok(updated)
     }
 }
@@ -135,6 +142,7 @@ pub struct Pinned<'a> {
     replay: &'a Replay,
     pin: Pin<'a>,
     live: Range<Key>,
+    drawing: &'a mut Drawing,
     /// The rate limiter's leave for the next draw.
     admitted: Option<Admitted<'a>>,
     /// Rows before this one are not drawn, though they may be live.
@@ -184,10 +192,17 @@ impl Pinned<'_> {
         if let Some(key) = drawn.rows.iter().find(|key| !self.live.contains(key)) {
             return bad(format!("drew row {key}"));
         }
+        self.drawing.count(&shared.counters, &self.live, count, drawn.rows.iter().copied());
         if let Some(admitted) = &mut admitted {
             admitted.done(count);
         }
         Ok(())
+    }
+
+    /// Counts rows as drawn that were chosen otherwise than by [`draw`](Self::draw). They must be live.
+    pub(crate) fn count(&mut self, rows: Range<Key>) {
+        let count = (rows.end - rows.start) as usize;
+        self.drawing.count(&self.replay.shared.counters, &self.live, count, rows);
     }
 
     /// Copies the rows `keys`, in that order, into the first rows of `batch`, field by field in the schema's order.

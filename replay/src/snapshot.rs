@@ -31,6 +31,9 @@ impl Replay {
     /// buffer takes every state whose live rows it has room for. Rows keep their keys. Loading into a buffer that holds
     /// rows takes memory for the new ones beside them, for the old ones stay until all of the state has come.
     ///
+    /// Of the [statistics](Replay::statistics), `inserted` and `stale_priorities` are a part of the state; what was drawn
+    /// is not, and is counted anew from a load on.
+    ///
     /// The visitor must not use the buffer.
     ///
     /// # Errors
@@ -61,7 +64,7 @@ impl Replay {
         let first = first(&keeper.lineage, live.clone())?.clamp(live.start, live.end);
         let mut sampler = Recording::default();
         keeper.sampler.visit(live.clone(), &mut sampler)?;
-        let (stale, lineage) = (keeper.stale, keeper.lineage.own());
+        let (stale, lineage) = (self.shared.counters.stale(), keeper.lineage.own());
         let sampled = self.shared.limiter.as_ref().map(Limiter::sampled);
         let rows = first..live.end;
         drop(keeper);
@@ -75,7 +78,7 @@ impl Replay {
         let _no_flush = stored.map(|stored| stored.alone());
         let rewrite = || stored.map_or(Ok(()), |stored| stored.begin_rewrite());
         let mut ring = self.shared.ring.exclusive();
-        let mut keeper = self.shared.keeper_to_load();
+        let mut keeper = self.shared.keeper_untold();
         let mut header = Header::new(self);
         header.visit(source.visitor())?;
         let live = header.live;
@@ -119,9 +122,9 @@ impl Replay {
         if let Some(aside) = &aside {
             ring.copy_from(aside, live.clone());
         }
-        keeper.stale = stale;
         keeper.lineage = Lineage::new(origin);
         keeper.loaded(live.end);
+        self.shared.counters.loaded(live.start, stale);
         ring.restore(live);
         if let Some(limiter) = limiter {
             limiter.loaded(sampled);

@@ -1,8 +1,11 @@
 //! Inserting rows.
 
+use crate::counters::Tally;
 use crate::limiter::{Admitted, Side};
+use crate::ring::Claim;
 use crate::{Key, Replay, ReplayError, WhenLimited};
 use rl_minibatch::{Field, Row, Schema};
+use std::sync::Arc;
 
 /// Inserts rows into a [`Replay`] buffer. `Send`; each thread has its own.
 ///
@@ -12,6 +15,8 @@ use rl_minibatch::{Field, Row, Schema};
 #[derive(Debug)]
 pub struct Writer {
     replay: Replay,
+    /// How often the rows that it overwrites had been drawn, if that is counted.
+    retired: Option<Arc<Tally>>,
     when_limited: WhenLimited,
 }
 
@@ -23,6 +28,7 @@ impl Clone for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.replay.shared.counters.withdraw_writer(&self.retired);
         if let Some(limiter) = &self.replay.shared.limiter {
             limiter.of_side(Side::Insert, false);
         }
@@ -34,7 +40,7 @@ impl Writer {
         if let Some(limiter) = &replay.shared.limiter {
             limiter.of_side(Side::Insert, true);
         }
-        Self { replay, when_limited: WhenLimited::Block }
+        Self { retired: replay.shared.counters.writer(), replay, when_limited: WhenLimited::Block }
     }
 
     /// What a call does that the buffer's rate limiter does not allow: wait, unless this says otherwise.
@@ -122,9 +128,20 @@ impl Writer {
         Ok(self.push_checked(row))
     }
 
+    /// Claims the next `rows` serials. What was counted for the rows before in their slots is done with at once, so that
+    /// it is even if the thread unwinds in the middle of a row.
+    #[inline]
+    fn claim(&self, rows: u64) -> Claim<'_> {
+        let claim = self.replay.shared.ring.claim(rows);
+        if let Some(tally) = &self.retired {
+            self.replay.shared.counters.retire(claim.keys(), tally);
+        }
+        claim
+    }
+
     /// As [`push`](Self::push), for a row that has been checked and admitted.
     pub(crate) fn push_checked(&self, row: &[&[u8]]) -> Key {
-        let mut claim = self.replay.shared.ring.claim(1);
+        let mut claim = self.claim(1);
         let key = claim.keys().start;
         claim.write(0, row);
         claim.publish();
@@ -167,7 +184,7 @@ impl Writer {
         let mut row = 0;
         while row < rows {
             let piece = ring.reserve().min((rows - row) as u64);
-            let mut claim = ring.claim(piece);
+            let mut claim = self.claim(piece);
             claim.write(row, columns);
             claim.publish();
             done(piece as usize);
@@ -212,4 +229,27 @@ pub(crate) fn difference(row: &Schema, buffer: &Schema) -> String {
         let (here, there) = (describe(here), describe(there));
         format!("its field {position} is {here}, and the buffer's is {there}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rl_minibatch::Dtype;
+
+    /// A thread that unwinds in the middle of a row leaves a copy of the row before, which nobody has drawn.
+    #[test]
+    fn a_claim_given_up_has_no_draws() {
+        let schema = Schema::new(vec![Field::new("x", Dtype::U8, [])]).unwrap();
+        let replay = Replay::builder(schema).capacity(2).reserve(1).count_draws().build().unwrap();
+        let (mut writer, mut reader) = (replay.writer(), replay.sampler());
+        let (mut rng, mut drawn) = (rand::SeedableRng::seed_from_u64(0), Default::default());
+        for _ in 0..4 {
+            writer.push(&[&[1]]).unwrap();
+            reader.pin().unwrap().draw(&mut rng, 10, &mut drawn).unwrap();
+        }
+        drop(writer.claim(1));
+        let times = replay.statistics().times_sampled.unwrap();
+        assert_eq!((replay.live(), times.live.counts[0], times.overwritten.total()), (3..5, 1, 3));
+        assert_eq!(times.live.sum + times.overwritten.sum, 40.0);
+    }
 }

@@ -107,6 +107,17 @@ fn uniform() {
 }
 
 #[test]
+fn draws_counted() {
+    let settings = Prioritized::default();
+    let builder = || Replay::builder(Transition::schema().clone()).capacity(CAPACITY).count_draws();
+    for replay in [builder().build().unwrap(), builder().prioritized(settings).build().unwrap()] {
+        replay.writer().push_rows(1, &[&[0; 16], &[0; 8], &[0; 4], &[0; 4], &[0; 16]]).unwrap();
+        check("with draws counted", &replay, 300);
+        assert!(replay.statistics().sampled > 0);
+    }
+}
+
+#[test]
 fn without_replacement() {
     check("without replacement", &filled(WithoutReplacement::new()), 300);
 }

@@ -48,7 +48,7 @@ use crate::buffer::{Choice, check_room};
 use crate::control::Control;
 use crate::layout::Layout;
 use crate::ring::Ring;
-use crate::{Key, Prioritized, RateLimiter, Replay, ReplayError, memory};
+use crate::{Key, Prioritized, RateLimiter, Replay, ReplayError, Statistics, memory};
 use rl_minibatch::{Dtype, Field, Sampler, Schema, SchemaError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -112,6 +112,7 @@ impl FrameReplay {
             reserve: None,
             choice: Choice::Uniform,
             limiter: None,
+            count_draws: false,
         }
     }
 
@@ -183,7 +184,13 @@ impl FrameReplay {
         self.store.rows.stale_priorities()
     }
 
-    /// Bytes reserved for frames and rows. They become resident as they are first written. A sampler's own memory comes
+    /// What the buffer has counted of its rows; see [`Replay::statistics`]. A row that can be drawn no more because its
+    /// frames have gone counts as overwritten.
+    pub fn statistics(&self) -> Statistics {
+        self.store.rows.statistics_of(self.live())
+    }
+
+    /// Bytes reserved for frames and rows, and for the counters of [`FrameBuilder::count_draws`]. They become resident as they are first written. A sampler's own memory comes
     /// on top.
     pub fn memory_bytes(&self) -> usize {
         self.store.frames.memory_bytes() + self.store.rows.memory_bytes()
@@ -213,6 +220,7 @@ pub struct FrameBuilder {
     reserve: Option<usize>,
     choice: Choice,
     limiter: Option<RateLimiter>,
+    count_draws: bool,
 }
 
 impl FrameBuilder {
@@ -261,6 +269,13 @@ impl FrameBuilder {
     /// [`Builder::reserve`](crate::Builder::reserve). 64 by default.
     pub fn reserve(mut self, frames: usize) -> Self {
         self.reserve = Some(frames);
+        self
+    }
+
+    /// Counts how often each row is drawn, and the age of every row drawn; see
+    /// [`Builder::count_draws`](crate::Builder::count_draws).
+    pub fn count_draws(mut self) -> Self {
+        self.count_draws = true;
         self
     }
 
@@ -314,7 +329,8 @@ impl FrameBuilder {
     /// The same for another capacity.
     fn bytes_for(&self, [_, row, frame]: &[Schema; 3], capacity: u64) -> u128 {
         let capacity_rows = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let rows = Replay::builder(row.clone()).capacity(capacity_rows).packed().memory_bytes();
+        let rows = Replay::builder(row.clone()).capacity(capacity_rows).packed();
+        let rows = if self.count_draws { rows.count_draws() } else { rows }.memory_bytes();
         let reserve = self.reserve_frames() as u64;
         let frames = Layout::packed(frame).ring_bytes_wide(self.rings(capacity_rows).frames, reserve);
         let bookkeeping = Control::window_bytes(2 * reserve);
@@ -390,13 +406,13 @@ impl FrameBuilder {
         let [batch_schema, row_schema, frame_schema] = schemas;
         let Rings { history, frames, .. } = self.rings(self.capacity);
         let reserve = self.reserve_frames() as u64;
-        let Self { stack, n, gamma, padding, capacity, choice, limiter, .. } = self;
+        let Self { stack, n, gamma, padding, capacity, choice, limiter, count_draws, .. } = self;
 
         let mut rows = Replay::builder(row_schema).capacity(capacity).packed().choice(choice);
         if let Some(limiter) = limiter {
             rows = rows.rate_limiter(limiter);
         }
-        let rows = rows.build()?;
+        let rows = if count_draws { rows.count_draws() } else { rows }.build()?;
         let layout = Layout::packed(&frame_schema);
         let bytes = layout.ring_bytes_wide(frames, reserve);
         let frames = Ring::new(layout, frames, reserve).map_err(|source| ReplayError::Memory {

@@ -106,7 +106,7 @@ impl Shared {
         self.ring.catch_up();
         let (live, state) = if self.keeps_state() {
             let (mut keeper, live) = self.keeper();
-            let state = SamplerState::of(&mut keeper, limiter, live.clone());
+            let state = SamplerState::of(&mut keeper, self.counters.stale(), limiter, live.clone());
             (live, Some(state.map_err(|error| BufferFileError::Sampler { source: error.into() })?))
         } else {
             (self.ring.live(), None)

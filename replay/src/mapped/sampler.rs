@@ -21,12 +21,13 @@ pub(super) struct SamplerState {
 impl SamplerState {
     pub(super) fn of(
         keeper: &mut Keeper,
+        stale: u64,
         limiter: Option<&Limiter>,
         live: Range<u64>,
     ) -> Result<Self, StateError> {
         let mut sampler = Recording::default();
         keeper.sampler.visit(live.clone(), &mut sampler)?;
-        Ok(Self { live, stale: keeper.stale, sampler, sampled: limiter.map(Limiter::sampled) })
+        Ok(Self { live, stale, sampler, sampled: limiter.map(Limiter::sampled) })
     }
 
     /// Saves it beside the buffer file `path`, whose rows have this mark.
@@ -45,24 +46,25 @@ impl SamplerState {
     }
 }
 
-/// Gives the sampler back what was saved beside `path`, if it is there and belongs to the rows that there are.
+/// Gives the sampler back what was saved beside `path`, if it is there and belongs to the rows that there are. Returns the
+/// stale priorities that had come until then.
 pub(crate) fn load(
     path: &Path,
     mark: [u64; 2],
     live: &Range<u64>,
     keeper: &mut Keeper,
     limiter: Option<&Limiter>,
-) -> Result<(), BufferFileError> {
+) -> Result<u64, BufferFileError> {
     let path = path_beside(path);
     if !path.exists() {
-        return Ok(());
+        return Ok(0);
     }
     let load = |visitor: &mut dyn StateVisitor| {
         let mut head = Head { mark: [0; 2], live: 0..0, stale: 0 };
         head.visit(visitor)?;
         // Rows that came later get the priority of new ones. What knows of rows that are not there belongs to others.
         if head.mark != mark || head.live.end > live.end {
-            return Ok(());
+            return Ok(0);
         }
         scope(visitor, "sampler", |v| keeper.sampler.visit(head.live.clone(), v))?;
         if let Some(limiter) = limiter {
@@ -70,9 +72,8 @@ pub(crate) fn load(
             scope(visitor, "limiter", |v| load_sampled(v, &mut sampled))?;
             limiter.loaded(sampled);
         }
-        keeper.stale = head.stale;
         keeper.loaded(head.live.end);
-        Ok(())
+        Ok(head.stale)
     };
     load_state(&path, load).map_err(|source| BufferFileError::Sampler { source })
 }
