@@ -14,10 +14,11 @@
 //!
 //! Rows are read in random order, so what counts is how many cache misses are under way at once. A batch is therefore
 //! gathered in blocks of [`BLOCK`] rows: all lines of the next block are prefetched, then the present one is copied
-//! field by field, each field by a loop made for its size.
+//! field by field, each field by a loop made for its size. A field that slots hold as 16-bit floats is converted there,
+//! cell by cell on its way between slot and column.
 
 use crate::control::{Control, PinCell};
-use crate::copy::{gather_column, prefetch, scatter_column};
+use crate::copy::{gather_column, gather_halves, prefetch, scatter_column, scatter_halves};
 use crate::layout::{Layout, Span};
 use crate::sync;
 use memmap2::{MmapOptions, MmapRaw};
@@ -136,11 +137,17 @@ impl Ring {
             let run = (rows - done).min((slots - slot) as usize).min(BLOCK);
             // SAFETY: slot < slots, and the mapping has slots · stride bytes (see `new`).
             let slot = unsafe { self.memory.as_mut_ptr().add(slot as usize * stride) };
-            for (&Span { offset, bytes }, column) in self.layout.fields.iter().zip(columns) {
-                let cells = &column[(first + done) * bytes..][..run * bytes];
+            for (span, column) in self.layout.fields.iter().zip(columns) {
+                let (&Span { offset, bytes, half }, row_bytes) = (span, span.row_bytes());
+                let cells = &column[(first + done) * row_bytes..][..run * row_bytes];
                 // SAFETY: the field lies inside each of `run` slots that follow each other in the mapping; the caller
                 // has them to itself, and safe code has no reference into the mapping that `cells` could be.
-                unsafe { scatter_column(cells, bytes, slot.add(offset), stride) };
+                unsafe {
+                    match half {
+                        None => scatter_column(cells, bytes, slot.add(offset), stride),
+                        Some(half) => scatter_halves(half, cells, bytes, slot.add(offset), stride),
+                    }
+                }
                 sync::midway();
             }
             done += run;
@@ -288,14 +295,19 @@ impl Pin<'_> {
         let mut done = 0;
         while rows > 0 {
             let next_rows = next_block(&mut next);
-            for (position, &Span { offset, bytes }) in ring.layout.fields.iter().enumerate() {
-                let cells = &mut out.column_mut(position)[done * bytes..][..rows * bytes];
+            for (position, span) in ring.layout.fields.iter().enumerate() {
+                let (&Span { offset, bytes, half }, row_bytes) = (span, span.row_bytes());
+                let cells = &mut out.column_mut(position)[done * row_bytes..][..rows * row_bytes];
                 // SAFETY: each serial was live when it was pinned or has come to life since, so its row is whole, and
                 // by the invariants of `Control` its slot is claimed by nobody until the pin is dropped. Every offset
                 // is that of a slot inside the mapping, which is initialised (it begins as zeros), and the field lies
                 // inside the slot. `cells` is no part of the mapping.
                 unsafe {
-                    gather_column(ring.memory.as_ptr().add(offset), &offsets[..rows], bytes, cells);
+                    let from = ring.memory.as_ptr().add(offset);
+                    match half {
+                        None => gather_column(from, &offsets[..rows], bytes, cells),
+                        Some(half) => gather_halves(half, from, &offsets[..rows], bytes, cells),
+                    }
                 }
                 sync::midway();
             }
