@@ -34,8 +34,6 @@ const RESERVE_BYTES: u64 = 4 << 20;
 
 pub(crate) struct Shared {
     pub(crate) schema: Schema,
-    /// Slots hold some columns as other types, so that finite values may be out of range.
-    pub(crate) rounds: bool,
     pub(crate) ring: Ring,
     /// Rows are drawn uniformly, which needs no state and so no lock.
     pub(crate) uniform: bool,
@@ -469,7 +467,6 @@ impl Builder {
             Choice::RankBased(alpha) => Box::new(RankBased::new(capacity, alpha)?),
             Choice::Other(sampler) => sampler,
         };
-        let rounds = layout.rounds();
         let ring = Ring::new(layout, capacity, reserve).map_err(|source| ReplayError::Memory {
             rows: capacity,
             bytes,
@@ -478,7 +475,7 @@ impl Builder {
         let keeper = Keeper { sampler, stale: 0, lineage: Lineage::new(None), told: 0 };
         let keeper = Mutex::new(keeper);
         let loads = AtomicU64::new(0);
-        Ok(Replay::of(Arc::new(Shared { schema, rounds, ring, uniform, keeper, loads, limiter })))
+        Ok(Replay::of(Arc::new(Shared { schema, ring, uniform, keeper, loads, limiter })))
     }
 }
 

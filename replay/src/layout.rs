@@ -10,6 +10,8 @@ pub(crate) struct Layout {
     pub(crate) fields: Vec<Span>,
     /// Distance from slot to slot.
     pub(crate) stride: usize,
+    /// Whether any field is rounded.
+    pub(crate) rounds: bool,
 }
 
 /// Where a field lies in a slot.
@@ -42,7 +44,7 @@ impl Layout {
             fields.push(Span { offset: row_bytes, bytes: field.row_bytes(), half: None });
             row_bytes += field.row_bytes();
         }
-        Self { fields, stride: schema.stride_bytes() }
+        Self { fields, stride: schema.stride_bytes(), rounds: false }
     }
 
     /// As [`new`](Self::new), with slots as close to each other as eight bytes allow: for rows that are so many cache lines
@@ -60,13 +62,9 @@ impl Layout {
         for (span, (slot, field)) in self.fields.iter_mut().zip(fields) {
             span.half = HalfFloat::of(slot.dtype).filter(|_| slot.dtype != field.dtype);
             debug_assert_eq!(span.row_bytes(), field.row_bytes());
+            self.rounds |= span.half.is_some();
         }
         self
-    }
-
-    /// Whether any field is rounded.
-    pub(crate) fn rounds(&self) -> bool {
-        self.fields.iter().any(|span| span.half.is_some())
     }
 
     /// Bytes of a ring with `capacity` + 2 · `reserve` slots; `None` when they cannot be addressed.
@@ -110,9 +108,9 @@ mod tests {
         let spans: Vec<_> =
             layout.fields.iter().map(|s| (s.offset, s.bytes, s.row_bytes(), s.half)).collect();
         assert_eq!(spans, [(0, 6, 12, Some(HalfFloat::Bf16)), (6, 6, 6, None), (12, 12, 12, None)]);
-        assert_eq!((layout.stride, layout.rounds()), (32, true));
+        assert_eq!((layout.stride, layout.rounds), (32, true));
         let plain = Layout::new(&schema(Dtype::F32));
         assert_eq!(plain.clone().converting(&schema(Dtype::F32), &schema(Dtype::F32)), plain);
-        assert!(!plain.rounds() && plain != layout);
+        assert!(!plain.rounds && plain != layout);
     }
 }

@@ -127,7 +127,24 @@ impl Ring {
     ///
     /// # Safety
     /// Nobody else touches these slots.
+    #[inline]
     unsafe fn write(&self, serial: u64, first: usize, rows: usize, columns: &[&[u8]]) {
+        // Apart, so that a ring that rounds nothing asks once and not for each field.
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.layout.rounds {
+                self.write_as::<true>(serial, first, rows, columns);
+            } else {
+                self.write_as::<false>(serial, first, rows, columns);
+            }
+        }
+    }
+
+    /// [`write`](Self::write), where `ROUNDS` says whether there are fields that slots hold as 16-bit floats.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn write_as<const ROUNDS: bool>(&self, serial: u64, first: usize, rows: usize, columns: &[&[u8]]) {
         assert_eq!(columns.len(), self.layout.fields.len());
         let (stride, slots) = (self.layout.stride, self.control.slots());
         let mut done = 0;
@@ -138,7 +155,8 @@ impl Ring {
             // SAFETY: slot < slots, and the mapping has slots · stride bytes (see `new`).
             let slot = unsafe { self.memory.as_mut_ptr().add(slot as usize * stride) };
             for (span, column) in self.layout.fields.iter().zip(columns) {
-                let (&Span { offset, bytes, half }, row_bytes) = (span, span.row_bytes());
+                let Span { offset, bytes, .. } = *span;
+                let (half, row_bytes) = if ROUNDS { (span.half, span.row_bytes()) } else { (None, bytes) };
                 let cells = &column[(first + done) * row_bytes..][..run * row_bytes];
                 // SAFETY: the field lies inside each of `run` slots that follow each other in the mapping; the caller
                 // has them to itself, and safe code has no reference into the mapping that `cells` could be.
@@ -270,7 +288,17 @@ impl Pin<'_> {
     /// # Panics
     /// When one of them is not pinned or not live yet, or `out` is not as the layout says or has too few rows.
     #[inline]
-    pub(crate) fn gather(&self, mut keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
+    pub(crate) fn gather(&self, keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
+        if self.ring.layout.rounds {
+            self.gather_as::<true>(keys, out);
+        } else {
+            self.gather_as::<false>(keys, out);
+        }
+    }
+
+    /// [`gather`](Self::gather), where `ROUNDS` says whether there are fields that slots hold as 16-bit floats.
+    #[inline]
+    fn gather_as<const ROUNDS: bool>(&self, mut keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
         let ring = self.ring;
         let (stride, slots) = (ring.layout.stride, ring.control.slots());
         let pinned = self.oldest..ring.live().end;
@@ -296,7 +324,8 @@ impl Pin<'_> {
         while rows > 0 {
             let next_rows = next_block(&mut next);
             for (position, span) in ring.layout.fields.iter().enumerate() {
-                let (&Span { offset, bytes, half }, row_bytes) = (span, span.row_bytes());
+                let Span { offset, bytes, .. } = *span;
+                let (half, row_bytes) = if ROUNDS { (span.half, span.row_bytes()) } else { (None, bytes) };
                 let cells = &mut out.column_mut(position)[done * row_bytes..][..rows * row_bytes];
                 // SAFETY: each serial was live when it was pinned or has come to life since, so its row is whole, and
                 // by the invariants of `Control` its slot is claimed by nobody until the pin is dropped. Every offset

@@ -293,7 +293,7 @@ impl Put<'_> {
         let schema = batch.schema();
         let columns: Vec<&[u8]> = (0..schema.fields().len()).map(|position| batch.column(position)).collect();
         let first = (wanted.start - keys.start) as usize;
-        if self.layout.rounds() {
+        if self.layout.rounds {
             // Behind the rows that are wanted there may be those of an earlier block.
             let rows = first..(wanted.end - keys.start) as usize;
             let given = schema.fields().iter().zip(&columns).map(|(field, column)| {

@@ -131,7 +131,7 @@ impl Writer {
     /// Whether there may be values that the buffer does not take although they are finite.
     #[inline]
     pub(crate) fn rounds(&self) -> bool {
-        self.replay.shared.rounds
+        self.replay.shared.ring.layout().rounds
     }
 
     /// Checks that the buffer takes the values of `column` in its field at `position`.
