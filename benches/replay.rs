@@ -86,6 +86,36 @@ fn draws_counted(c: &mut Criterion) {
     }
 }
 
+/// Rows of two observations of 17 numbers, held as f32 and as 16-bit floats; zeros, for values cost the same.
+fn stored(c: &mut Criterion) {
+    let (_, schema) = &workloads()[1];
+    let mut group = c.benchmark_group("stored");
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let builder = Replay::builder(schema.clone());
+        let builder = match dtype {
+            Dtype::F32 => builder,
+            dtype => builder.store("obs", dtype).store("next_obs", dtype),
+        };
+        let replay = filled(builder);
+        println!("{dtype}: {} bytes for {} rows", replay.memory_bytes(), capacity());
+        let mut writer = replay.writer();
+        for rows in [1, 64] {
+            let columns = zeros(schema, rows);
+            let columns = slices(&columns);
+            group.throughput(Throughput::Elements(rows as u64));
+            group.bench_function(BenchmarkId::new(format!("insert {dtype}"), rows), |b| {
+                b.iter(|| writer.push_rows(rows, &columns).unwrap());
+            });
+        }
+        let (mut sampler, mut rng) = (replay.sampler(), Rng::seed_from_u64(0));
+        let (mut batch, mut drawn) = (Batch::new(schema, 256), Drawn::default());
+        group.throughput(Throughput::Elements(256));
+        group.bench_function(BenchmarkId::new(format!("uniform {dtype}"), 256), |b| {
+            b.iter(|| sampler.sample_into(&mut rng, 256, &mut batch.view_mut(), &mut drawn).unwrap());
+        });
+    }
+}
+
 /// The whole step: draw, gather, weigh, write new priorities back.
 fn prioritized_update(c: &mut Criterion) {
     let mut group = c.benchmark_group("prioritized-update");
@@ -184,6 +214,6 @@ fn frames(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = config();
-    targets = insert, uniform, draws_counted, prioritized_update, save, snapshot, frames
+    targets = insert, uniform, draws_counted, stored, prioritized_update, save, snapshot, frames
 }
 criterion_main!(benches);

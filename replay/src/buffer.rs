@@ -3,6 +3,7 @@
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::file::Lineage;
+use crate::half_float::HalfFloat;
 use crate::layout::Layout;
 use crate::limiter::{Admitted, Limiter, Side, Stock};
 use crate::mapped::{self, Opened, Stored};
@@ -13,7 +14,7 @@ use crate::{
     Key, Prioritized, Proportional, RankBased, RateLimiter, Reader, ReplayError, Statistics, WhenLimited,
     Writer,
 };
-use rl_minibatch::{Sampler, Schema, Uniform};
+use rl_minibatch::{Dtype, Field, Sampler, Schema, Uniform};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,7 +108,9 @@ impl Replay {
     /// Begins a buffer of rows as `schema` describes them; see [`Builder`].
     pub fn builder(schema: Schema) -> Builder {
         Builder {
+            slots: schema.clone(),
             schema,
+            refused: None,
             capacity: 0,
             reserve: None,
             packed: false,
@@ -275,6 +278,10 @@ impl std::fmt::Debug for Replay {
 /// ```
 pub struct Builder {
     schema: Schema,
+    /// The same fields, with the types that slots hold.
+    slots: Schema,
+    /// The first thing that cannot be stored as it was said.
+    refused: Option<ReplayError>,
     capacity: usize,
     reserve: Option<usize>,
     packed: bool,
@@ -321,6 +328,64 @@ impl Builder {
     pub fn reserve(mut self, rows: usize) -> Self {
         self.reserve = Some(rows);
         self
+    }
+
+    /// Has the column `column`, f32 in the schema, held as `dtype`, [`Dtype::F16`] or [`Dtype::Bf16`], in half the memory and
+    /// half the cache lines. The schema stays as it is: rows go in and come out as f32, and everything that inserts or
+    /// draws works as before. For each column one call; of more the last one counts.
+    ///
+    /// | held as | significant bits | finite up to | for |
+    /// |---|---|---|---|
+    /// | `F16` | 11 | 65504 | observations that are scaled; below 6.1e-5 fewer bits, down to 6.0e-8 |
+    /// | `Bf16` | 8 | 3.39e38 | values of any size |
+    ///
+    /// Values are rounded to the nearest one, of two equally near ones to that with an even last bit; what is drawn is
+    /// the rounded value, exactly. One that would become infinite is refused with [`ReplayError::OutOfRange`] before
+    /// anything is stored. Keep `discount` and anything that a learner compares or counts as f32.
+    ///
+    /// Snapshots and other states hold the schema's own f32, so a buffer takes them whatever it holds its columns as: it
+    /// rounds what it loads, and refuses a state with a value that is out of range. Loaded with the same types a buffer
+    /// gives what the saved one would have given, bit for bit.
+    ///
+    /// Cost: a conversion of each value on its way in and out, by the processor's own instructions for `F16` where it
+    /// has them (F16C); nothing for other columns.
+    ///
+    /// ```
+    /// use rl_replay::{Dtype, Replay, Schema};
+    /// let schema = Schema::transition((Dtype::F32, &[17]), (Dtype::F32, &[6]))?;
+    /// let plain = Replay::builder(schema.clone()).capacity(100_000);
+    /// let halved = Replay::builder(schema)
+    ///     .capacity(100_000)
+    ///     .store("obs", Dtype::F16)
+    ///     .store("next_obs", Dtype::Bf16);
+    /// // 168 bytes a row in three cache lines, and 100 in two.
+    /// assert!(halved.memory_bytes() * 100 < plain.memory_bytes() * 67);
+    /// let replay = halved.build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`build`](Self::build) gives [`ReplayError::Store`] when the schema has no such column, when it is not f32, and for
+    /// any other type.
+    pub fn store(mut self, column: &str, dtype: Dtype) -> Self {
+        match stored(&self.schema, &self.slots, column, dtype) {
+            Ok(slots) => self.slots = slots,
+            Err(why) => {
+                let refused = ReplayError::Store { column: column.to_string(), dtype, why };
+                self.refused.get_or_insert(refused);
+            }
+        }
+        self
+    }
+
+    /// Holds rows as `replay` does, which must have the same schema.
+    #[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
+    pub(crate) fn store_as(self, replay: &Replay) -> Self {
+        let spans = replay.shared.ring.layout().fields.iter();
+        spans.zip(replay.schema().fields()).fold(self, |builder, (span, field)| match span.half {
+            None => builder,
+            Some(half) => builder.store(&field.name, half.dtype()),
+        })
     }
 
     /// Leaves no more than seven bytes between rows: for rows that only refer to larger ones.
@@ -467,7 +532,8 @@ impl Builder {
     }
 
     fn layout(&self) -> Layout {
-        if self.packed { Layout::packed(&self.schema) } else { Layout::new(&self.schema) }
+        let layout = if self.packed { Layout::packed(&self.slots) } else { Layout::new(&self.slots) };
+        layout.converting(&self.slots, &self.schema)
     }
 
     fn reserve_for(&self, capacity: u64) -> u64 {
@@ -490,9 +556,13 @@ impl Builder {
     /// # Errors
     /// [`ReplayError::NoCapacity`]; [`ReplayError::TooLarge`] when it would not fit, with the largest capacity that does;
     /// [`ReplayError::Memory`] when the memory cannot be had; [`ReplayError::Setting`] when α or ε is out of range, or the
-    /// reserve 0, or a setting of the rate limiter out of range; [`ReplayError::File`] when the file of
-    /// [`in_file`](Self::in_file) cannot be made or is not that of such a buffer, which leaves it as it was.
-    pub fn build(self) -> Result<Replay, ReplayError> {
+    /// reserve 0, or a setting of the rate limiter out of range; [`ReplayError::Store`] for a column that cannot be held
+    /// as [`store`](Self::store) was told; [`ReplayError::File`] when the file of [`in_file`](Self::in_file) cannot be made
+    /// or is not that of such a buffer, which leaves it as it was.
+    pub fn build(mut self) -> Result<Replay, ReplayError> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         if self.capacity == 0 {
             return Err(ReplayError::NoCapacity);
         }
@@ -504,7 +574,7 @@ impl Builder {
         }
         let (capacity, reserve) = (self.capacity as u64, self.reserve_for(self.capacity as u64));
         let layout = self.layout();
-        let Self { schema, choice, limiter, path, count_draws, .. } = self;
+        let Self { schema, slots: in_slots, choice, limiter, path, count_draws, .. } = self;
         let bytes = layout.ring_bytes_wide(capacity, reserve);
         let limiter = limiter.map(|settings| Limiter::new(settings, capacity)).transpose()?;
         let uniform = matches!(choice, Choice::Uniform);
@@ -521,7 +591,7 @@ impl Builder {
             None => (Ring::new(layout, capacity, reserve).map_err(memory)?, None),
             Some(path) => {
                 let Opened { file, memory: slots, live } =
-                    mapped::open(&path, &schema, &layout, capacity, reserve)?;
+                    mapped::open(&path, &in_slots, &layout, capacity, reserve)?;
                 let mut stale = 0;
                 if !uniform || limiter.is_some() {
                     stale = mapped::load_sampler(&path, file.mark(), &live, &mut keeper, limiter.as_ref())?;
@@ -561,10 +631,27 @@ pub(crate) fn check_room(
     Err(ReplayError::TooLarge { rows, bytes, available, fits })
 }
 
+/// `slots` with `column` held as `dtype`, or why that cannot be.
+fn stored(schema: &Schema, slots: &Schema, column: &str, dtype: Dtype) -> Result<Schema, String> {
+    let Some(position) = schema.position(column) else {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name.as_str()).collect();
+        return Err(format!("there is no such column; the schema has {names:?}"));
+    };
+    let given = schema.fields()[position].dtype;
+    if given != Dtype::F32 {
+        return Err(format!("it is {given} in the schema, and only f32 can be held as another type"));
+    }
+    if HalfFloat::of(dtype).is_none() {
+        return Err("f32 can be held as f16 or bf16; leave `store` out for anything else".to_string());
+    }
+    let mut fields: Vec<Field> = slots.fields().to_vec();
+    fields[position].dtype = dtype;
+    Schema::new(fields).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rl_minibatch::Dtype;
 
     fn builders(capacity: usize) -> [Builder; 4] {
         let schema = Schema::transition((Dtype::F32, &[4]), (Dtype::I64, &[])).unwrap();
@@ -631,5 +718,27 @@ mod tests {
         assert_eq!((statistics.len, statistics.inserted, statistics.stale_priorities), (10, 30, 1));
         assert_eq!(replay.stale_priorities(), 1);
         drop((keeper, claim, pinned));
+    }
+
+    #[test]
+    fn what_is_rounded_is_stated_and_reserved_as_such() {
+        let schema = Schema::transition((Dtype::F32, &[17]), (Dtype::F32, &[6])).unwrap();
+        let builder = || {
+            let builder = Replay::builder(schema.clone()).capacity(100_000);
+            builder.store("obs", Dtype::F16).store("next_obs", Dtype::Bf16)
+        };
+        // 34 + 24 + 4 + 4 + 34 bytes, in two lines.
+        let slots = (100_000 + 2_048) * 128;
+        let bytes = builder().memory_bytes();
+        assert_eq!(bytes, slots + 2_048 * 8);
+        assert_eq!(builder().build().unwrap().memory_bytes() as u128, slots);
+        let bytes = u64::try_from(bytes).unwrap();
+        builder().check_room(bytes).unwrap();
+        let error = builder().check_room(bytes - 1).unwrap_err();
+        let ReplayError::TooLarge { bytes: needed, fits, .. } = error else { panic!("{error}") };
+        assert_eq!((needed, fits), (bytes.into(), 99_999));
+        // A type said twice, and one said in vain, which is told at the end.
+        assert_eq!(builder().store("obs", Dtype::Bf16).memory_bytes(), bytes.into());
+        assert_eq!(builder().store("observation", Dtype::F16).memory_bytes(), bytes.into());
     }
 }

@@ -1,5 +1,7 @@
 //! Copying cells between columns and slots: loops made for the size of a cell.
 
+use crate::half_float::{FLOAT_BYTES, HALF_BYTES, HalfFloat, pieces};
+
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 /// A row's lines that are prefetched; of longer rows the processor fetches the rest by itself once it sees the run.
@@ -90,6 +92,53 @@ pub(crate) unsafe fn scatter_column(cells: &[u8], bytes: usize, to: *mut u8, str
                     copy_cell(cell.as_ptr(), to.add(row * stride), bytes);
                 }
             }
+        }
+    }
+}
+
+/// As [`gather_column`], for cells of 16-bit floats, which are f32 in `cells`.
+///
+/// # Safety
+/// That of [`gather_column`], `bytes` being those of a cell in its slot.
+#[inline(never)]
+pub(crate) unsafe fn gather_halves(
+    half: HalfFloat,
+    from: *const u8,
+    offsets: &[usize],
+    bytes: usize,
+    cells: &mut [u8],
+) {
+    const WIDER: usize = FLOAT_BYTES / HALF_BYTES;
+    assert_eq!(cells.len(), offsets.len() * bytes * WIDER);
+    let (rows, part) = pieces(bytes);
+    for (offsets, cells) in offsets.chunks(rows).zip(cells.chunks_mut(rows * bytes * WIDER)) {
+        for begin in (0..bytes).step_by(part) {
+            let part = part.min(bytes - begin);
+            let floats = &mut cells[begin * WIDER..][..offsets.len() * part * WIDER];
+            half.widen(floats, |halves| {
+                // SAFETY: these bytes are a part of each cell, so it is the caller's promise; `halves` is scratch.
+                unsafe { gather_column(from.add(begin), offsets, part, halves) }
+            });
+        }
+    }
+}
+
+/// As [`scatter_column`], for f32 in `cells`, which are 16-bit floats in their slots.
+///
+/// # Safety
+/// That of [`scatter_column`], `bytes` being those of a cell in its slot.
+#[inline(never)]
+pub(crate) unsafe fn scatter_halves(half: HalfFloat, cells: &[u8], bytes: usize, to: *mut u8, stride: usize) {
+    const WIDER: usize = FLOAT_BYTES / HALF_BYTES;
+    let (rows, part) = pieces(bytes);
+    for (piece, cells) in cells.chunks(rows * bytes * WIDER).enumerate() {
+        let rows_here = cells.len() / (bytes * WIDER);
+        for begin in (0..bytes).step_by(part) {
+            let part = part.min(bytes - begin);
+            half.round(&cells[begin * WIDER..][..rows_here * part * WIDER], |halves| {
+                // SAFETY: these bytes are a part of each cell, so it is the caller's promise; `halves` is scratch.
+                unsafe { scatter_column(halves, part, to.add(piece * rows * stride + begin), stride) }
+            });
         }
     }
 }

@@ -41,7 +41,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::writer::check_rows;
 use crate::{Replay, ReplayError, Writer};
 use rl_minibatch::{Dtype, Field, Schema, StateError, StateVisitor, scalar};
 
@@ -131,10 +130,10 @@ impl EpisodeWriter {
     /// Cost: two copies of the step. Storing waits as [`Writer::push_rows`] does.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`]; neither the buffer nor the open
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`], [`ReplayError::OutOfRange`]; neither the buffer nor the open
     /// steps have changed then.
     pub fn push(&mut self, step: &[&[u8]], ended: bool) -> Result<usize, ReplayError> {
-        check_rows(&self.step_schema, 1, step)?;
+        self.writer.check(&self.step_schema, 1, step)?;
         for (column, cell) in self.columns.iter_mut().zip(step) {
             column.extend_from_slice(cell);
         }

@@ -1,7 +1,8 @@
 //! What can go wrong, with what was expected and what to do.
 
 use crate::BufferFileError;
-use rl_minibatch::{BatchError, SampleError, SchemaError};
+use crate::half_float::HalfFloat;
+use rl_minibatch::{BatchError, Dtype, SampleError, SchemaError};
 
 /// Why a buffer was not made, a row not stored, or a batch not drawn. The buffer is then as it was.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,33 @@ pub enum ReplayError {
         column: String,
         /// The element, counted from 0 in that row.
         element: usize,
+    },
+    /// A column cannot be held as [`Builder::store`](crate::Builder::store) was told.
+    #[error("column '{column}' cannot be stored as {dtype}: {why}")]
+    Store {
+        /// The column.
+        column: String,
+        /// The type asked for.
+        dtype: Dtype,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A float is too large for the type that its column is held as; see [`Builder::store`](crate::Builder::store).
+    #[error(
+        "row {row}, column '{column}', element {element} is {value:?}, which does not fit into {dtype} (at most {:?}); {}",
+        largest(*dtype), remedy(*dtype)
+    )]
+    OutOfRange {
+        /// The row, counted from 0 in what was given.
+        row: usize,
+        /// The column.
+        column: String,
+        /// The element, counted from 0 in that row.
+        element: usize,
+        /// What came.
+        value: f32,
+        /// What the column is held as.
+        dtype: Dtype,
     },
     /// The struct is a row of another schema.
     #[error("the row does not go into this buffer: {why}; build the buffer with the row's own `schema()`")]
@@ -273,4 +301,15 @@ pub enum ReplayError {
     /// The buffer's file cannot be used.
     #[error(transparent)]
     File(#[from] BufferFileError),
+}
+
+fn largest(dtype: Dtype) -> f32 {
+    HalfFloat::of(dtype).map_or(f32::MAX, HalfFloat::largest)
+}
+
+fn remedy(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "store the column as Bf16, or scale it",
+        _ => "leave out `store` for the column, or scale it",
+    }
 }

@@ -20,6 +20,7 @@
 //! | make a buffer | [`Replay::builder`] | memory is reserved, and taken as rows come |
 //! | declare a row of your own | [`row!`] | |
 //! | know what memory it takes | [`Schema::bytes_for`], [`Builder::memory_bytes`] | |
+//! | keep f32 in half the memory | [`Builder::store`] | a conversion of each value, in and out |
 //! | insert | [`Writer::push`], [`Writer::push_row`], [`Writer::push_rows`] | a copy, some atomic operations for each call; no lock |
 //! | insert steps, and have it chosen how they are stored | [`Transitions`], [`TransitionStream::step`] | two copies, or three |
 //! | fold n-step returns first | [`NStep::push`], one for each environment | O(n) |
@@ -115,6 +116,7 @@ mod episode_reader;
 mod error;
 mod file;
 mod frames;
+mod half_float;
 mod hindsight;
 mod layout;
 mod limiter;

@@ -1,7 +1,6 @@
 //! n-step returns, folded before rows are stored (Sutton and Barto 2018, §7.1; in deep Q-learning, Hessel et al. 2018,
 //! *Rainbow*, equation 3).
 
-use crate::writer::check_rows;
 use crate::{ReplayError, Writer};
 use rl_minibatch::{Dtype, Schema, StateError, StateVisitor, scalar};
 
@@ -88,7 +87,8 @@ impl NStep {
     /// # Errors
     /// [`ReplayError::NotTransition`] when the writer is for another schema, [`ReplayError::Bytes`] for a slice of the
     /// wrong size, [`ReplayError::NotFinite`] for a NaN or infinite observation, action or reward, or a return beyond
-    /// f32, and those of a rate limiter (see [`Writer::push`]). Neither the buffer nor the open steps have changed then.
+    /// f32, [`ReplayError::OutOfRange`] for what the buffer's types cannot hold, and those of a rate limiter (see
+    /// [`Writer::push`]). Neither the buffer nor the open steps have changed then.
     pub fn push(&mut self, step: Step<'_>, writer: &mut Writer) -> Result<usize, ReplayError> {
         if *writer.schema() != self.schema {
             let why = "the writer's buffer has another schema".to_string();
@@ -97,7 +97,7 @@ impl NStep {
         let ended = step.terminated || step.truncated;
         let reward = step.reward.to_ne_bytes();
         let no_discount = 0f32.to_ne_bytes();
-        check_rows(&self.schema, 1, &[step.obs, step.action, &reward, &no_discount, step.next_obs])?;
+        writer.check(&self.schema, 1, &[step.obs, step.action, &reward, &no_discount, step.next_obs])?;
         self.take(&step);
         // Rows that this step completes: from the oldest open step on, each over all the steps from itself to this one.
         let rows = match (ended, self.open == self.n) {
@@ -112,6 +112,12 @@ impl NStep {
             self.open -= 1;
             let column = self.schema.fields()[REWARD].name.clone();
             return Err(ReplayError::NotFinite { row: 0, column, element: 0 });
+        }
+        if writer.rounds()
+            && let Err(error) = self.check_range(rows, writer)
+        {
+            self.open -= 1;
+            return Err(error);
         }
         let admitted = match writer.admit(rows) {
             Ok(admitted) => admitted,
@@ -191,6 +197,15 @@ impl NStep {
         self.actions[at * step.action.len()..][..step.action.len()].copy_from_slice(step.action);
         self.rewards[at] = step.reward;
         self.open += 1;
+    }
+
+    /// Checks that the buffer takes the oldest `rows` open steps and their returns: a return may be larger than every
+    /// reward, and steps may have come with another writer or from a state.
+    fn check_range(&self, rows: usize, writer: &Writer) -> Result<(), ReplayError> {
+        let (obs, action) = (self.obs.len() / self.n, self.actions.len() / self.n);
+        writer.check_column(OBS, &self.obs[..rows * obs])?;
+        writer.check_column(ACTION, &self.actions[..rows * action])?;
+        writer.check_column(REWARD, bytemuck::cast_slice(&self.returns))
     }
 
     fn forget_oldest(&mut self) {

@@ -14,10 +14,11 @@
 //!
 //! Rows are read in random order, so what counts is how many cache misses are under way at once. A batch is therefore
 //! gathered in blocks of [`BLOCK`] rows: all lines of the next block are prefetched, then the present one is copied
-//! field by field, each field by a loop made for its size.
+//! field by field, each field by a loop made for its size. A field that slots hold as 16-bit floats is converted there,
+//! cell by cell on its way between slot and column.
 
 use crate::control::{Control, Journal, PinCell};
-use crate::copy::{gather_column, prefetch, scatter_column};
+use crate::copy::{gather_column, gather_halves, prefetch, scatter_column, scatter_halves};
 use crate::layout::{Layout, Span};
 use crate::{sync, zeroed};
 use memmap2::MmapRaw;
@@ -164,7 +165,24 @@ impl Ring {
     ///
     /// # Safety
     /// Nobody else touches these slots.
+    #[inline]
     unsafe fn write(&self, serial: u64, first: usize, rows: usize, columns: &[&[u8]]) {
+        // Apart, so that a ring that rounds nothing asks once and not for each field.
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.layout.rounds {
+                self.write_as::<true>(serial, first, rows, columns);
+            } else {
+                self.write_as::<false>(serial, first, rows, columns);
+            }
+        }
+    }
+
+    /// [`write`](Self::write), where `ROUNDS` says whether there are fields that slots hold as 16-bit floats.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn write_as<const ROUNDS: bool>(&self, serial: u64, first: usize, rows: usize, columns: &[&[u8]]) {
         assert_eq!(columns.len(), self.layout.fields.len());
         let (stride, slots) = (self.layout.stride, self.control.slots());
         let mut done = 0;
@@ -174,11 +192,18 @@ impl Ring {
             let run = (rows - done).min((slots - slot) as usize).min(BLOCK);
             // SAFETY: slot < slots, and the mapping has slots · stride bytes (see `new`).
             let slot = unsafe { self.memory.as_mut_ptr().add(slot as usize * stride) };
-            for (&Span { offset, bytes }, column) in self.layout.fields.iter().zip(columns) {
-                let cells = &column[(first + done) * bytes..][..run * bytes];
+            for (span, column) in self.layout.fields.iter().zip(columns) {
+                let Span { offset, bytes, .. } = *span;
+                let (half, row_bytes) = if ROUNDS { (span.half, span.row_bytes()) } else { (None, bytes) };
+                let cells = &column[(first + done) * row_bytes..][..run * row_bytes];
                 // SAFETY: the field lies inside each of `run` slots that follow each other in the mapping; the caller
                 // has them to itself, and safe code has no reference into the mapping that `cells` could be.
-                unsafe { scatter_column(cells, bytes, slot.add(offset), stride) };
+                unsafe {
+                    match half {
+                        None => scatter_column(cells, bytes, slot.add(offset), stride),
+                        Some(half) => scatter_halves(half, cells, bytes, slot.add(offset), stride),
+                    }
+                }
                 sync::midway();
             }
             done += run;
@@ -301,7 +326,17 @@ impl Pin<'_> {
     /// # Panics
     /// When one of them is not pinned or not live yet, or `out` is not as the layout says or has too few rows.
     #[inline]
-    pub(crate) fn gather(&self, mut keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
+    pub(crate) fn gather(&self, keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
+        if self.ring.layout.rounds {
+            self.gather_as::<true>(keys, out);
+        } else {
+            self.gather_as::<false>(keys, out);
+        }
+    }
+
+    /// [`gather`](Self::gather), where `ROUNDS` says whether there are fields that slots hold as 16-bit floats.
+    #[inline]
+    fn gather_as<const ROUNDS: bool>(&self, mut keys: impl Iterator<Item = u64>, out: &mut BatchMut<'_>) {
         let ring = self.ring;
         let (stride, slots) = (ring.layout.stride, ring.control.slots());
         let pinned = self.oldest..ring.live().end;
@@ -326,14 +361,20 @@ impl Pin<'_> {
         let mut done = 0;
         while rows > 0 {
             let next_rows = next_block(&mut next);
-            for (position, &Span { offset, bytes }) in ring.layout.fields.iter().enumerate() {
-                let cells = &mut out.column_mut(position)[done * bytes..][..rows * bytes];
+            for (position, span) in ring.layout.fields.iter().enumerate() {
+                let Span { offset, bytes, .. } = *span;
+                let (half, row_bytes) = if ROUNDS { (span.half, span.row_bytes()) } else { (None, bytes) };
+                let cells = &mut out.column_mut(position)[done * row_bytes..][..rows * row_bytes];
                 // SAFETY: each serial was live when it was pinned or has come to life since, so its row is whole, and
                 // by the invariants of `Control` its slot is claimed by nobody until the pin is dropped. Every offset
                 // is that of a slot inside the mapping, which is initialised (it begins as zeros), and the field lies
                 // inside the slot. `cells` is no part of the mapping.
                 unsafe {
-                    gather_column(ring.memory.as_ptr().add(offset), &offsets[..rows], bytes, cells);
+                    let from = ring.memory.as_ptr().add(offset);
+                    match half {
+                        None => gather_column(from, &offsets[..rows], bytes, cells),
+                        Some(half) => gather_halves(half, from, &offsets[..rows], bytes, cells),
+                    }
                 }
                 sync::midway();
             }

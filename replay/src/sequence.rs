@@ -55,7 +55,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::writer::check_rows;
 use crate::{ReplayError, Writer};
 use rl_minibatch::{Dtype, Field, Schema, StateError, StateVisitor, scalar};
 use std::ops::Range;
@@ -216,14 +215,14 @@ impl Sequences {
     ///
     /// # Errors
     /// [`ReplayError::NotSequence`] when the writer's buffer has other rows than [`schema`](Self::schema) says;
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`] and [`ReplayError::NotFinite`] for the step. Neither the buffer
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`] and [`ReplayError::OutOfRange`] for the step. Neither the buffer
     /// nor the open steps have changed then.
     pub fn push(&mut self, step: &[&[u8]], ended: bool, writer: &mut Writer) -> Result<usize, ReplayError> {
         if *writer.schema() != self.row_schema {
             let why = "the writer's buffer has another schema; build it with `Sequences::schema`".into();
             return Err(ReplayError::NotSequence { why });
         }
-        check_rows(&self.step_schema, 1, step)?;
+        writer.check(&self.step_schema, 1, step)?;
         self.take(step);
         let due = self.due(ended);
         if let Some(steps) = due {

@@ -4,9 +4,11 @@
 //! [`Source`] gives back what was shown. `crate::file` is the visitor and the source that stand on a file.
 
 use crate::file::{Lineage, Section};
+use crate::layout::Layout;
 use crate::limiter::Limiter;
 use crate::recording::Recording;
 use crate::ring::{Exclusive, Pin, Ring};
+use crate::writer::check_range;
 use crate::{Replay, ReplayError};
 use rl_minibatch::{Batch, MemoryState, Schema, StateError, StateVisitor, scalar, scope, value};
 use std::ops::Range;
@@ -22,6 +24,7 @@ impl Replay {
     /// Shows the visitor everything the buffer's future depends on: the counters, the live rows, in blocks of some
     /// megabytes with an array for each field, and the sampler's state with its priorities. Rows that have been
     /// overwritten are not shown. A buffer that was loaded draws what the saved one would have drawn.
+    /// Rows are shown as the schema has them, whatever they are [stored](crate::Builder::store) as.
     ///
     /// Saving sees the buffer as it was at one moment, and others go on meanwhile. They wait while the sampler's state
     /// is copied (8 bytes a row for priorities). Rows are shown oldest first and let go of block by block, so a writer
@@ -38,8 +41,8 @@ impl Replay {
     ///
     /// # Errors
     /// Those of the visitor. When loading also [`StateError::Mismatch`] for another schema, and
-    /// [`StateError::Invalid`] for more live rows than the capacity and for counters that make no sense; the buffer is
-    /// then as it was.
+    /// [`StateError::Invalid`] for more live rows than the capacity, for counters that make no sense, and for values that
+    /// the types the columns are stored as cannot hold; the buffer is then as it was.
     pub fn visit(&self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         if visitor.loading() {
             self.load_from(&mut Plain(visitor))
@@ -90,15 +93,19 @@ impl Replay {
         let aside = if present.is_empty() { None } else { Some(room_for(&self.shared.ring, &live)?) };
         let mut aside = aside.as_ref().map(Ring::exclusive);
         let schema = self.schema();
+        let mut put = Put { layout: self.shared.ring.layout(), live: &live, refused: None };
         match &mut aside {
             None => {
                 rewrite()?;
                 source
-                    .rows(RowSet::Rows, schema, &live, &mut |keys, batch| put(&mut ring, &live, keys, batch))?;
+                    .rows(RowSet::Rows, schema, &live, &mut |keys, batch| put.rows(&mut ring, keys, batch))?;
             }
             Some(aside) => {
-                source.rows(RowSet::Rows, schema, &live, &mut |keys, batch| put(aside, &live, keys, batch))?;
+                source.rows(RowSet::Rows, schema, &live, &mut |keys, batch| put.rows(aside, keys, batch))?;
             }
+        }
+        if let Some(why) = put.refused {
+            return Err(StateError::Invalid { path: "rows".into(), why });
         }
 
         // The sampler loads in place. Should anything go wrong from here on, it gets its present state back.
@@ -322,13 +329,38 @@ fn describe(schema: &Schema) -> String {
     fields.collect::<Vec<_>>().join(", ")
 }
 
-/// Writes those of the rows `keys` that are in `live` into their slots.
-pub(crate) fn put(ring: &mut Exclusive<'_>, live: &Range<u64>, keys: Range<u64>, batch: &Batch) {
-    let columns: Vec<&[u8]> =
-        (0..batch.schema().fields().len()).map(|position| batch.column(position)).collect();
-    let wanted = keys.start.max(live.start)..keys.end.min(live.end);
-    if !wanted.is_empty() {
-        ring.write(wanted.clone(), (wanted.start - keys.start) as usize, &columns);
+/// Puts loaded rows into their slots.
+pub(crate) struct Put<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) live: &'a Range<u64>,
+    /// What slots could not hold; nothing is written from then on.
+    pub(crate) refused: Option<String>,
+}
+
+impl Put<'_> {
+    /// Writes those of the rows `keys` that are live.
+    pub(crate) fn rows(&mut self, ring: &mut Exclusive<'_>, keys: Range<u64>, batch: &Batch) {
+        let wanted = keys.start.max(self.live.start)..keys.end.min(self.live.end);
+        if wanted.is_empty() || self.refused.is_some() {
+            return;
+        }
+        let schema = batch.schema();
+        let columns: Vec<&[u8]> = (0..schema.fields().len()).map(|position| batch.column(position)).collect();
+        let first = (wanted.start - keys.start) as usize;
+        if self.layout.rounds {
+            // Behind the rows that are wanted there may be those of an earlier block.
+            let rows = first..(wanted.end - keys.start) as usize;
+            let given = schema.fields().iter().zip(&columns).map(|(field, column)| {
+                let bytes = field.row_bytes();
+                &column[rows.start * bytes..rows.end * bytes]
+            });
+            let given: Vec<&[u8]> = given.collect();
+            if let Err(error) = check_range(self.layout, schema, &given) {
+                self.refused = Some(format!("counted from row {}: {error}", wanted.start));
+                return;
+            }
+        }
+        ring.write(wanted, first, &columns);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Inserting rows.
 
 use crate::counters::Tally;
+use crate::layout::{Layout, Span};
 use crate::limiter::{Admitted, Side};
 use crate::ring::Claim;
 use crate::{Key, Replay, ReplayError, WhenLimited};
@@ -68,11 +69,12 @@ impl Writer {
     /// priority is stored by the next draw.
     ///
     /// # Errors
-    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`], and with a rate limiter
+    /// [`ReplayError::Columns`], [`ReplayError::Bytes`], [`ReplayError::NotFinite`],
+    /// [`ReplayError::OutOfRange`] for a column that is [stored](crate::Builder::store) as another type, and with a rate limiter
     /// [`ReplayError::Limited`], [`ReplayError::TimedOut`], [`ReplayError::Closed`], [`ReplayError::Abandoned`] and
     /// [`ReplayError::LimiterRows`]; nothing is stored then.
     pub fn push(&mut self, row: &[&[u8]]) -> Result<Key, ReplayError> {
-        check_rows(self.schema(), 1, row)?;
+        self.check(self.schema(), 1, row)?;
         if self.replay.shared.limiter.is_some() {
             return self.push_limited(row);
         }
@@ -111,13 +113,43 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// [`ReplayError::OtherRow`] when the buffer's schema is another one, [`ReplayError::NotFinite`]; nothing is stored then.
+    /// [`ReplayError::OtherRow`] when the buffer's schema is another one, [`ReplayError::NotFinite`],
+    /// [`ReplayError::OutOfRange`]; nothing is stored then.
     pub fn push_row<R: Row>(&mut self, row: &R) -> Result<Key, ReplayError> {
         if self.schema() != R::schema() {
             let why = difference(R::schema(), self.schema());
             return Err(ReplayError::OtherRow { why });
         }
         row.with_columns(|columns| self.push(columns))
+    }
+
+    /// Checks that `columns` are `rows` rows of `schema` which can be stored. The fields of `schema` are the first ones of
+    /// the buffer's, but need not be of their shape.
+    #[inline]
+    pub(crate) fn check(&self, schema: &Schema, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
+        check_rows(schema, rows, columns)?;
+        if self.rounds() {
+            return check_range(self.replay.shared.ring.layout(), schema, columns);
+        }
+        Ok(())
+    }
+
+    /// Whether there may be values that the buffer does not take although they are finite.
+    #[inline]
+    pub(crate) fn rounds(&self) -> bool {
+        self.replay.shared.ring.layout().rounds
+    }
+
+    /// Checks that the buffer takes the values of `column` in its field at `position`.
+    pub(crate) fn check_column(&self, position: usize, column: &[u8]) -> Result<(), ReplayError> {
+        let (layout, field) = (self.replay.shared.ring.layout(), &self.schema().fields()[position]);
+        check_column_range(&layout.fields[position], field, column)
+    }
+
+    /// The buffer.
+    #[cfg(any(feature = "npz", feature = "arrow", feature = "minari"))]
+    pub(crate) fn replay(&self) -> &Replay {
+        &self.replay
     }
 
     /// Apart, so that a buffer without a rate limiter pays for one comparison and no more.
@@ -157,7 +189,7 @@ impl Writer {
     /// # Errors
     /// Those of [`push`](Self::push), the rate limiter taking all rows or none; nothing is stored then, of no row.
     pub fn push_rows(&mut self, rows: usize, columns: &[&[u8]]) -> Result<(), ReplayError> {
-        check_rows(self.schema(), rows, columns)?;
+        self.check(self.schema(), rows, columns)?;
         if self.replay.shared.limiter.is_some() {
             return self.push_rows_limited(rows, columns);
         }
@@ -213,6 +245,25 @@ pub(crate) fn check_rows(schema: &Schema, rows: usize, columns: &[&[u8]]) -> Res
         }
     }
     Ok(())
+}
+
+/// Checks that every value of `columns` is finite as slots of this layout hold it; they are of the first fields there.
+#[inline(never)]
+pub(crate) fn check_range(layout: &Layout, schema: &Schema, columns: &[&[u8]]) -> Result<(), ReplayError> {
+    let fields = layout.fields.iter().zip(schema.fields()).zip(columns);
+    fields.into_iter().try_for_each(|((span, field), column)| check_column_range(span, field, column))
+}
+
+fn check_column_range(span: &Span, field: &Field, column: &[u8]) -> Result<(), ReplayError> {
+    let Some(half) = span.half else { return Ok(()) };
+    match half.first_not_finite(column) {
+        None => Ok(()),
+        Some((position, value)) => {
+            let (row, element) = (position / field.elements(), position % field.elements());
+            let (column, dtype) = (field.name.clone(), half.dtype());
+            Err(ReplayError::OutOfRange { row, column, element, value, dtype })
+        }
+    }
 }
 
 /// In which field a row differs from what the buffer holds.

@@ -3,8 +3,9 @@
 use allocation_counter::measure;
 use rand::{RngExt, SeedableRng};
 use rl_replay::{
-    Batch, Combined, Drawn, NStep, Prioritized, Proportional, RankBased, Recent, RecentSettings, Replay, Rng,
-    Row, Sampler, Schema, Step, Uniform, WeightNorm, WithoutReplacement, importance_weights, row,
+    Batch, Combined, Drawn, Dtype, NStep, Prioritized, Proportional, RankBased, Recent, RecentSettings,
+    Replay, Rng, Row, Sampler, Schema, Step, Uniform, WeightNorm, WithoutReplacement, importance_weights,
+    row,
 };
 
 const CAPACITY: usize = 5_000;
@@ -104,6 +105,15 @@ fn uniform() {
     replay.writer().push_rows(1, &[&[0; 16], &[0; 8], &[0; 4], &[0; 4], &[0; 16]]).unwrap();
     check("uniform", &replay, 300);
     check("uniform by a sampler", &filled(Uniform), 300);
+}
+
+/// Values are converted in memory that a thread has once and for all.
+#[test]
+fn rounded_columns() {
+    let builder = Replay::builder(Transition::schema().clone()).capacity(CAPACITY);
+    let replay = builder.store("obs", Dtype::F16).store("next_obs", Dtype::Bf16).build().unwrap();
+    replay.writer().push_rows(1, &[&[0; 16], &[0; 8], &[0; 4], &[0; 4], &[0; 16]]).unwrap();
+    check("rounded", &replay, 300);
 }
 
 #[test]

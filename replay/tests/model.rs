@@ -10,6 +10,8 @@
 mod control;
 #[path = "../src/copy.rs"]
 mod copy;
+#[path = "../src/half_float.rs"]
+mod half_float;
 #[path = "../src/layout.rs"]
 mod layout;
 #[path = "../src/ring.rs"]

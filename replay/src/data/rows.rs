@@ -1,7 +1,6 @@
 //! Columns of a file to rows of a buffer, and back, block by block.
 
 use super::{BLOCK_BYTES, Cast, DataError, Stored, cast};
-use crate::writer::check_rows;
 use crate::{Batch, Dtype, Field, Key, Pinned, Replay, ReplayError, SampleError, Schema, Writer};
 
 /// One column of a file.
@@ -120,7 +119,7 @@ pub(super) fn schema_of(file: &str, columns: &[Column]) -> Result<Schema, DataEr
 pub(super) fn import(source: &dyn Source, writer: &mut Writer, cast: Cast) -> Result<u64, DataError> {
     let schema = writer.schema().clone();
     let wanted: Vec<Wanted> = schema.fields().iter().map(|field| Wanted::field(field, cast)).collect();
-    pass(source, &wanted, |rows, columns| check_rows(&schema, rows, columns))?;
+    pass(source, &wanted, |rows, columns| writer.check(&schema, rows, columns))?;
     pass(source, &wanted, |rows, columns| writer.push_rows(rows, columns))
 }
 
@@ -144,6 +143,16 @@ pub(super) fn refused(file: String, first: u64, error: ReplayError) -> DataError
     match error {
         ReplayError::NotFinite { row, column, element } => {
             DataError::NotFinite { file, column, row: first + row as u64, element }
+        }
+        ReplayError::OutOfRange { row, column, element, value, dtype } => {
+            let source = ReplayError::OutOfRange {
+                row: row.saturating_add(first as usize),
+                column,
+                element,
+                value,
+                dtype,
+            };
+            DataError::Replay { file, source }
         }
         source => DataError::Replay { file, source },
     }

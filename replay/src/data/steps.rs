@@ -65,6 +65,7 @@ pub(super) fn rehearsed(
         return Err(DataError::OpenSteps { steps: n_step.open_steps() });
     }
     let scratch = Replay::builder(writer.schema().clone())
+        .store_as(writer.replay())
         .capacity(1)
         .reserve(1)
         .build()

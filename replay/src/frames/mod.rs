@@ -207,6 +207,9 @@ impl std::fmt::Debug for FrameReplay {
 }
 
 /// Describes a [`FrameReplay`] before it is made.
+///
+/// Frames and actions are held as they are given. There is no [`store`](crate::Builder::store) here: to hold frames as
+/// 16-bit floats, have them [`Dtype::F16`] or [`Dtype::Bf16`] in the schema and convert them before they are inserted.
 pub struct FrameBuilder {
     frame: Field,
     action: Field,

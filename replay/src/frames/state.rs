@@ -5,7 +5,7 @@ use super::{FramePadding, FrameReplay};
 use crate::file::{Lineage, Section};
 use crate::recording::Recording;
 use crate::ring::{Pin, Ring};
-use crate::snapshot::{BLOCK_BYTES, Moment, Plain, RowSet, Source, put, room_for, show_rows};
+use crate::snapshot::{BLOCK_BYTES, Moment, Plain, Put, RowSet, Source, room_for, show_rows};
 use rl_minibatch::{StateError, StateVisitor, scalar, scope, slice};
 use std::ops::Range;
 
@@ -77,12 +77,14 @@ impl FrameReplay {
                 aside = Some(room_for(&store.frames, &live)?);
             }
             let schema = &store.frame_schema;
+            // Frames lie in their slots as they come, so nothing is refused.
+            let mut put = Put { layout: store.frames.layout(), live: &live, refused: None };
             match aside.as_ref().map(Ring::exclusive) {
                 None => source.rows(RowSet::Frames, schema, &live, &mut |keys, batch| {
-                    put(&mut frames, &live, keys, batch);
+                    put.rows(&mut frames, keys, batch);
                 }),
                 Some(mut aside) => source.rows(RowSet::Frames, schema, &live, &mut |keys, batch| {
-                    put(&mut aside, &live, keys, batch);
+                    put.rows(&mut aside, keys, batch);
                 }),
             }
         })?;

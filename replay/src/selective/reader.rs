@@ -109,7 +109,7 @@ impl SelectiveReader {
 
     fn copy(&self, batch: &mut BatchMut<'_>) {
         for (block, rows) in self.rows.chunks(BLOCK).enumerate() {
-            for (position, &Span { offset, bytes }) in self.layout.fields.iter().enumerate() {
+            for (position, &Span { offset, bytes, .. }) in self.layout.fields.iter().enumerate() {
                 let cells = &mut batch.column_mut(position)[block * BLOCK * bytes..][..rows.len() * bytes];
                 match bytes {
                     1 => copy_cells::<1>(rows, offset, cells),
