@@ -209,7 +209,7 @@ impl Journal for Noted {
 
 #[test]
 fn nothing_is_given_out_that_was_not_noted() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let layout = Layout::new(&schema());
         let bytes = layout.ring_bytes(CAPACITY, 1).unwrap();
         let memory = memmap2::MmapOptions::new().len(bytes).map_anon().unwrap();

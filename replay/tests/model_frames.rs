@@ -12,6 +12,8 @@
 mod control;
 #[path = "../src/copy.rs"]
 mod copy;
+#[path = "../src/half_float.rs"]
+mod half_float;
 #[path = "../src/layout.rs"]
 mod layout;
 #[path = "../src/frames/reader.rs"]
@@ -29,11 +31,12 @@ mod zeroed;
 
 use control::PinCell;
 use layout::Layout;
+use limiter::Side;
 use rand::SeedableRng;
 use reader::FrameReader;
 use ring::{Pin, Ring};
 use rl_minibatch::{Batch, BatchMut, Drawn, Dtype, Field, Rng, SampleError, Schema, Updated};
-use rl_replay::{FramePadding, Key, ReplayError};
+use rl_replay::{FramePadding, Key, ReplayError, WhenLimited};
 use shuttle::thread;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +47,11 @@ use sync::explore;
 /// Schedules of each model and kind of scheduler: they are long.
 const SCHEDULES: usize = 1_000;
 
+/// Frames of a row of stacks of so many, as `src/frames/mod.rs` has it.
+fn window(stack: usize, n: usize) -> usize {
+    if n == 1 { stack + 1 } else { 2 * stack }
+}
+
 mod nstep {
     pub(crate) fn discounted(rewards: &[f32], _: f64) -> f32 {
         rewards.iter().sum()
@@ -51,6 +59,12 @@ mod nstep {
 
     pub(crate) fn power(_: f64, _: usize) -> f64 {
         1.0
+    }
+}
+
+mod limiter {
+    pub(crate) enum Side {
+        Insert,
     }
 }
 
@@ -64,6 +78,23 @@ mod writer {
 #[derive(Clone, Debug)]
 struct Replay {
     ring: Arc<RowRing>,
+    shared: Unlimited,
+}
+
+/// No rate limiter.
+#[derive(Clone, Debug)]
+struct Unlimited;
+
+struct Admitted;
+
+impl Drop for Admitted {
+    fn drop(&mut self) {}
+}
+
+impl Unlimited {
+    fn admit(&self, _: Side, _: usize, _: WhenLimited) -> Result<Option<Admitted>, ReplayError> {
+        Ok(None)
+    }
 }
 
 struct RowRing(Ring, Schema);
@@ -86,8 +117,11 @@ impl Replay {
     fn sampler(&self) -> Reader {
         Reader { replay: self.clone(), cell: self.ring.0.cell() }
     }
+
+    fn uncounted(&self, _: bool) {}
 }
 
+#[derive(Debug)]
 struct Writer(Replay);
 
 impl Writer {
@@ -106,6 +140,12 @@ struct Reader {
     cell: PinCell,
 }
 
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        self.replay.sampler()
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.replay.ring.0.withdraw(&self.cell);
@@ -113,9 +153,18 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    fn pin(&mut self) -> Result<Pinned<'_>, ReplayError> {
+    fn when_limited(self, _: WhenLimited) -> Self {
+        self
+    }
+
+    fn pin_for_after<T>(
+        &mut self,
+        _: usize,
+        first: impl FnOnce() -> Option<T>,
+    ) -> Result<(T, Pinned<'_>), ReplayError> {
+        let first = first().ok_or(SampleError::Empty)?;
         let pin = self.replay.ring.0.pin(&self.cell).ok_or(SampleError::Empty)?;
-        Ok(Pinned { live: pin.live(), pin })
+        Ok((first, Pinned { live: pin.live(), pin }))
     }
 
     fn update_priorities(&mut self, _: &[Key], _: &[f32]) -> Result<Updated, ReplayError> {
@@ -174,7 +223,7 @@ impl FrameReplay {
         let frame_schema = Schema::new(vec![scalar("frame", Dtype::I64)]).unwrap();
         let rows = Ring::new(Layout::packed(&row_schema), 64, 1).unwrap();
         let frames = Ring::new(Layout::packed(&frame_schema), history + 2 * PER_MARK, 1).unwrap();
-        let rows = Replay { ring: Arc::new(RowRing(rows, row_schema)) };
+        let rows = Replay { ring: Arc::new(RowRing(rows, row_schema)), shared: Unlimited };
         let settings = (stack, 1, 1.0, FramePadding::Repeat);
         Self { store: Arc::new(Store::new(rows, frames, frame_schema, batch_schema, settings, history)) }
     }
@@ -197,7 +246,7 @@ struct Environment {
 
 impl Environment {
     fn new(replay: &FrameReplay, number: i64) -> Self {
-        let (mut stream, frame) = (FrameStream::new(replay.clone()), number * 1000);
+        let (mut stream, frame) = (FrameStream::new(replay.store.clone()), number * 1000);
         stream.begin(&frame.to_ne_bytes()).unwrap();
         Self { stream, frame }
     }
@@ -244,7 +293,7 @@ fn streams_and_readers(stack: usize, history: u64, before: usize, steps: [usize;
         for _ in 0..1 {
             let replay = replay.clone();
             threads.push(thread::spawn(move || {
-                let mut reader = FrameReader::new(replay.clone());
+                let mut reader = FrameReader::new(replay.store.clone());
                 let mut batch = Batch::new(replay.schema(), 2);
                 (0..reads).for_each(|_| read(&replay, &mut reader, &mut batch));
             }));
@@ -255,7 +304,7 @@ fn streams_and_readers(stack: usize, history: u64, before: usize, steps: [usize;
         // Now that nobody goes on: every row that is said to be drawable has its frames.
         let live = replay.live();
         let mut batch = Batch::new(replay.schema(), live.count());
-        read(&replay, &mut FrameReader::new(replay.clone()), &mut batch);
+        read(&replay, &mut FrameReader::new(replay.store.clone()), &mut batch);
     });
 }
 

@@ -7,6 +7,8 @@
 mod control;
 #[path = "../src/copy.rs"]
 mod copy;
+#[path = "../src/half_float.rs"]
+mod half_float;
 #[path = "../src/layout.rs"]
 mod layout;
 #[path = "../src/limiter.rs"]
@@ -19,7 +21,7 @@ mod sync;
 mod zeroed;
 
 use layout::Layout;
-use limiter::{Limiter, RateLimiter, Side, WhenLimited};
+use limiter::{Limiter, RateLimiter, Side, Stock, WhenLimited};
 use ring::Ring;
 use rl_minibatch::{Dtype, Field, Schema};
 use rl_replay::ReplayError;
@@ -79,7 +81,8 @@ impl Handle {
     /// As `Writer::push_rows`.
     fn insert(&self, rows: usize) -> Result<(), ReplayError> {
         let Shared { ring, limiter, .. } = &*self.shared;
-        let mut admitted = limiter.admit(ring, Side::Insert, rows, WhenLimited::Block)?;
+        let mut admitted =
+            limiter.admit(|| Stock::of_live(ring.live()), Side::Insert, rows, WhenLimited::Block)?;
         self.within();
         let mut claim = ring.claim(rows as u64);
         claim.write(0, &[&vec![0; 8 * rows]]);
@@ -92,7 +95,8 @@ impl Handle {
     /// As `Reader::sample_into`.
     fn draw(&self, rows: usize) -> Result<(), ReplayError> {
         let Shared { ring, limiter, settings, begun, ended } = &*self.shared;
-        let mut admitted = limiter.admit(ring, Side::Draw, rows, WhenLimited::Block)?;
+        let mut admitted =
+            limiter.admit(|| Stock::of_live(ring.live()), Side::Draw, rows, WhenLimited::Block)?;
         let live = ring.live();
         assert!(live.end - live.start >= settings.min_size as u64, "drawn from {live:?}");
         begun.fetch_add(rows as i64, SeqCst);

@@ -91,6 +91,6 @@ pub enum BufferFileError {
     )]
     Sampler {
         /// What is wrong with it.
-        source: SnapshotError,
+        source: Box<SnapshotError>,
     },
 }

@@ -107,7 +107,7 @@ impl Shared {
         let (live, state) = if self.keeps_state() {
             let (mut keeper, live) = self.keeper();
             let state = SamplerState::of(&mut keeper, self.counters.stale(), limiter, live.clone());
-            (live, Some(state.map_err(|error| BufferFileError::Sampler { source: error.into() })?))
+            (live, Some(state.map_err(|error| BufferFileError::Sampler { source: Box::new(error.into()) })?))
         } else {
             (self.ring.live(), None)
         };

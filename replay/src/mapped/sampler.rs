@@ -42,7 +42,7 @@ impl SamplerState {
                 None => Ok(()),
             }
         };
-        save_state(&path_beside(path), save).map_err(|source| BufferFileError::Sampler { source })
+        save_state(&path_beside(path), save).map_err(|source| BufferFileError::Sampler { source: source.into() })
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn load(
         keeper.loaded(head.live.end);
         Ok(head.stale)
     };
-    load_state(&path, load).map_err(|source| BufferFileError::Sampler { source })
+    load_state(&path, load).map_err(|source| BufferFileError::Sampler { source: source.into() })
 }
 
 /// Where it lies.
