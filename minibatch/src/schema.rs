@@ -44,6 +44,8 @@ impl Field {
 #[serde(try_from = "Vec<Field>", into = "Vec<Field>")]
 pub struct Schema {
     fields: Arc<[Field]>,
+    /// [`Field::row_bytes`] of each, which is a product that a writer would have to make for every row.
+    bytes: Arc<[usize]>,
     row_bytes: usize,
 }
 
@@ -78,7 +80,8 @@ impl Schema {
                 return Err(SchemaError::NoBytes { name: field.name.clone(), shape: field.shape.clone() });
             }
         }
-        Ok(Self { fields: fields.into(), row_bytes: total })
+        let bytes = fields.iter().map(Field::row_bytes).collect();
+        Ok(Self { fields: fields.into(), bytes, row_bytes: total })
     }
 
     /// The row of one (possibly n-step) transition, in the order `obs`, `action`, `reward`, `discount`, `next_obs`.
@@ -103,6 +106,12 @@ impl Schema {
     #[inline]
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// [`Field::row_bytes`] of each field, in the same order; it is not computed anew.
+    #[inline]
+    pub fn field_bytes(&self) -> &[usize] {
+        &self.bytes
     }
 
     /// The position of the field called `name`.

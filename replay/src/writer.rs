@@ -231,11 +231,11 @@ pub(crate) fn check_rows(schema: &Schema, rows: usize, columns: &[&[u8]]) -> Res
     if columns.len() != fields.len() {
         return Err(ReplayError::Columns { expected: fields.len(), got: columns.len() });
     }
-    for (field, column) in fields.iter().zip(columns) {
-        let (row_bytes, got) = (field.row_bytes(), column.len());
+    for (position, (&row_bytes, column)) in schema.field_bytes().iter().zip(columns).enumerate() {
+        let got = column.len();
         if row_bytes.checked_mul(rows) != Some(got) {
-            let expected = row_bytes.saturating_mul(rows);
-            return Err(ReplayError::Bytes { column: field.name.clone(), rows, expected, got });
+            let (column, expected) = (fields[position].name.clone(), row_bytes.saturating_mul(rows));
+            return Err(ReplayError::Bytes { column, rows, expected, got });
         }
     }
     for (field, column) in fields.iter().zip(columns) {
