@@ -102,6 +102,7 @@
 //! all of the crate's unsafe code. `tests/model.rs` runs these sources under a scheduler that explores interleavings.
 
 mod buffer;
+mod builder;
 mod combined;
 mod control;
 #[cfg(test)]
@@ -143,7 +144,8 @@ mod transitions;
 mod writer;
 mod zeroed;
 
-pub use buffer::{Builder, Replay};
+pub use buffer::Replay;
+pub use builder::Builder;
 pub use combined::Combined;
 pub use episode::{EPISODE_LEFT, EPISODE_STEP, EpisodeWriter};
 pub use episode_reader::{DrawnEpisodes, EpisodeReader};

@@ -150,7 +150,8 @@ pub struct Pinned<'a> {
 }
 
 impl Pinned<'_> {
-    /// The keys of the rows that can be drawn and gathered. [`draw`](Self::draw) brings it up to date.
+    /// The keys of the rows that can be drawn and gathered. A [`draw`](Self::draw) by a sampler that has to be told of new rows
+    /// may add those that have come.
     pub fn live(&self) -> Range<Key> {
         self.live.clone()
     }

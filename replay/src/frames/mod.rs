@@ -44,7 +44,7 @@ pub use reader::FrameReader;
 pub(crate) use state::FrameMoment;
 pub use stream::{FrameStep, FrameStream};
 
-use crate::buffer::{Choice, check_room};
+use crate::builder::{Choice, check_room};
 use crate::control::Control;
 use crate::layout::Layout;
 use crate::ring::Ring;

@@ -42,7 +42,8 @@ impl SamplerState {
                 None => Ok(()),
             }
         };
-        save_state(&path_beside(path), save).map_err(|source| BufferFileError::Sampler { source: source.into() })
+        save_state(&path_beside(path), save)
+            .map_err(|source| BufferFileError::Sampler { source: source.into() })
     }
 }
 

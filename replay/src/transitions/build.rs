@@ -1,7 +1,7 @@
 //! How transitions are stored, and the choice of it.
 
 use super::{ObsView, ObsViews, Storage, Transitions};
-use crate::buffer::Choice;
+use crate::builder::Choice;
 use crate::{
     Builder, FrameBuilder, FramePadding, FrameReplay, NStep, Prioritized, RateLimiter, Replay, ReplayError,
 };
