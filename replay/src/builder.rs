@@ -199,7 +199,7 @@ impl Builder {
 
     /// Holds inserting and drawing to a ratio; see [`RateLimiter`]. Without one, the default, neither waits for the other.
     ///
-    /// It counts the rows of [`Writer`]s and of all that inserts through one, and the rows that [`Reader::sample_into`],
+    /// It counts the rows of [`Writer`](crate::Writer)s and of all that inserts through one, and the rows that [`Reader::sample_into`](crate::Reader::sample_into),
     /// [`Hindsight`](crate::Hindsight) and [`Pinned::draw`](crate::Pinned::draw) draw, including those of a
     /// [`Mixture`](crate::Mixture). Episodes of an [`EpisodeReader`](crate::EpisodeReader) and rows gathered by their keys
     /// are not counted. The counts are a part of the state that is saved.
@@ -259,8 +259,8 @@ impl Builder {
         self
     }
 
-    /// Counts how often each row is drawn, for [`Statistics::times_sampled`], and the age of every row drawn, for
-    /// [`Statistics::ages`]. Not done unless asked for.
+    /// Counts how often each row is drawn, for [`Statistics::times_sampled`](crate::Statistics::times_sampled), and the age of every row drawn, for
+    /// [`Statistics::ages`](crate::Statistics::ages). Not done unless asked for.
     ///
     /// It takes 4 bytes a slot, which [`memory_bytes`](Self::memory_bytes) includes; an atomic addition for each row drawn, 6
     /// to 10 ns, by which uniform batches of small rows take nearly twice as long; and for each row inserted a look at the
