@@ -11,8 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 ///
 /// While the buffer fills, items only go in. Then each item that comes takes the place of one that is chosen at random, each
 /// with probability 1/k, and that one goes out; when the source has ended, [`pop`](Self::pop) gives what is left, in
-/// random order. So no item comes out more than k places early; it may be any number of places late, by k on
-/// average. A buffer as large as the source shuffles it completely, all orders equally likely; a buffer of 1 leaves it
+/// random order. So an item comes out less than k places early; it waits while k others come on average,
+/// and may come out any number of places late. A buffer as large as the source shuffles it completely, all orders equally likely; a buffer of 1 leaves it
 /// as it was.
 ///
 /// Seeded, and with its items and its generator as its state ([`visit`](Self::visit)). Cost: O(1) an item; the memory of

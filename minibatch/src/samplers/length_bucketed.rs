@@ -10,16 +10,20 @@ use std::ops::Range;
 /// Goes through the rows without replacement such that the rows of a batch have similar lengths, and padding each batch
 /// to its longest row costs little.
 ///
-/// In each epoch the rows are shuffled and cut into pools; each pool is put in the order of its lengths (rows of one
-/// length in random order) and cut into batches; then the batches of all pools are put in random order. It is what
-/// `group_by_length` of Hugging Face's transformers does, with pools of 50 batches, except that there batches stay in the order
-/// of their pools. A pool of all rows pads least, and then rows of one length are each other's only company; a pool of one
-/// batch is plain shuffling. `bucket_by_sequence_length` of tf.data has fixed bounds instead, and drops or pads what does
-/// not fill a batch; here the one batch that is not full is the last of the epoch, and its
-/// rows may be of any length.
+/// In each epoch the rows are shuffled and cut into pools of nearly one size; each pool is put in the order of its lengths
+/// (rows of one length in random order) and cut into batches; then the batches of all pools are put in random order, and
+/// so are the rows of each batch, for a part of a batch (a shard, a micro-batch) to be like its other parts. It is what
+/// `group_by_length` of Hugging Face's transformers does with pools of 50 batches, except that there batches stay in
+/// the order of their pools. A pool of all rows pads least, and then rows of one length are each other's only company; a pool
+/// of one batch is plain shuffling. `bucket_by_sequence_length` of tf.data has fixed bounds instead, and drops or pads
+/// what does not fill a batch; here the one batch that is not full is the last of the epoch, and its rows may be of any
+/// length.
+///
+/// Of 10,000 rows of log-normal lengths in batches of 32, 75 % of all steps are padding when they are shuffled, 12 % with
+/// pools of 50 batches, and 3 % with one pool (`cargo test -p rl-minibatch --test samplers -- --nocapture padding`).
 ///
 /// The stated probability is 1/N, a row's share of an epoch. The state is the place in the epoch and the key of its
-/// order. Cost: O(1) a row; O(N·log pool) for an epoch to begin and for a state to load, about 50 ns a row; 8 bytes a row, and
+/// order. Cost: O(1) a row; O(N·log pool) for an epoch to begin and for a state to load, about 40 ns a row; 8 bytes a row, and
 /// 8 more for each row of a pool.
 #[derive(Clone, Debug)]
 pub struct LengthBucketed {
@@ -28,7 +32,7 @@ pub struct LengthBucketed {
     key: u64,
     lengths: Vec<u32>,
     batch: usize,
-    pool: usize,
+    pools: usize,
     /// Rows in the order of this epoch, before batches change places.
     order: Vec<u32>,
     /// Which batches come when; the one that is not full is not among them.
@@ -39,8 +43,7 @@ pub struct LengthBucketed {
 
 impl LengthBucketed {
     /// Row i has `lengths[i]` steps (tokens, frames). Batches of `batch` rows, which is what should be drawn at a time: other
-    /// numbers of rows are drawn from the same order, and span batches. Out of pools of `pool` rows, rounded down to whole
-    /// batches; above N it is all rows.
+    /// numbers of rows are drawn from the same order, and span batches. Out of pools of `pool` rows or more, up to all rows.
     ///
     /// # Errors
     /// [`SamplerError::Empty`], [`SamplerError::TooManyRows`] above 2³², [`SamplerError::Zero`] for a batch of 0, and
@@ -59,15 +62,19 @@ impl LengthBucketed {
         if pool < batch {
             return Err(SamplerError::Pool { pool, batch });
         }
+        let batches = lengths.len() / batch;
+        // Pools differ by a batch at most, so that none is small and holds together rows that are not alike.
+        let pools = (batches / (pool / batch)).max(1);
+        let largest = (batches.div_ceil(pools) + 1) * batch;
         Ok(Self {
             course: Course::new(rows),
             key: 0,
             lengths: lengths.to_vec(),
             batch,
-            pool: pool / batch * batch,
+            pools,
             order: (0..rows as u32).collect(),
-            sorting: Vec::with_capacity(pool.min(lengths.len())),
-            batches: (0..(lengths.len() / batch) as u32).collect(),
+            sorting: Vec::with_capacity(largest.min(lengths.len())),
+            batches: (0..batches as u32).collect(),
         })
     }
 
@@ -76,7 +83,11 @@ impl LengthBucketed {
         let mut rng = Rng::seed_from_u64(key);
         self.order.iter_mut().zip(0..).for_each(|(place, row)| *place = row);
         self.order.shuffle(&mut rng);
-        for pool in self.order.chunks_mut(self.pool) {
+        let batches = self.batches.len();
+        for pool in 0..self.pools {
+            let from = pool * batches / self.pools * self.batch;
+            let next = (pool + 1) * batches / self.pools * self.batch;
+            let pool = &mut self.order[from..if pool + 1 < self.pools { next } else { self.lengths.len() }];
             // The place comes after the length, so that rows of one length stay in the random order they are in.
             self.sorting.clear();
             let length = |row: u32| u64::from(self.lengths[row as usize]);
@@ -93,6 +104,7 @@ impl LengthBucketed {
                 pool[from..].rotate_left(rest);
             }
         }
+        self.order.chunks_mut(self.batch).for_each(|batch| batch.shuffle(&mut rng));
         self.batches.iter_mut().zip(0..).for_each(|(place, batch)| *place = batch);
         self.batches.shuffle(&mut rng);
     }
@@ -137,7 +149,7 @@ impl Sampler for LengthBucketed {
     }
 
     fn memory_bytes(&self) -> u64 {
-        4 * (2 * self.lengths.len() + self.batches.len() + 2 * self.pool.min(self.lengths.len())) as u64
+        4 * (2 * self.lengths.len() + self.batches.len() + 2 * self.sorting.capacity()) as u64
     }
 
     fn visit(&mut self, _live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {

@@ -14,8 +14,9 @@ use std::ops::Range;
 ///
 /// With n of N rows in a class, a batch of k has k·n/N of them, off by less than one row; and the first t rows of the epoch
 /// have t·n/N of them, off by less than one row, for rounding errors are carried over from batch to batch. Each row comes
-/// exactly once. That holds for batches of any one size; where the size changes in mid-epoch, both errors are still below
-/// one row as a rule, and in any case of the tests below two.
+/// exactly once. That is proved for batches of any one size, of which the last may be smaller. Where the size changes in
+/// mid-epoch it cannot always be kept: of 40,000 epochs of random sizes, 16 had a batch that was off by more, at most by 1.4
+/// rows, and 66 an error of more than a row carried over, at most of 1.1.
 ///
 /// Which class is rounded up in which batch is chosen at random among classes of one size, and follows from the sizes
 /// otherwise. Rows are in random order within the batch, and each class goes through its rows in random order. The
