@@ -23,6 +23,20 @@ pub struct Drawn {
 }
 
 /// Chooses rows. It knows row numbers and never data, so it serves fixed tables and rings alike.
+///
+/// Of N rows, by the samplers of this crate:
+///
+/// | sampler | an epoch | probability of a row |
+/// |---|---|---|
+/// | [`Sequential`](crate::Sequential) | each row once, in order | 1/N |
+/// | [`Shuffled`](crate::Shuffled) | each row once, in random order | 1/N |
+/// | [`Stratified`](crate::Stratified) | each row once, each batch with the classes' shares | 1/N |
+/// | [`LengthBucketed`](crate::LengthBucketed) | each row once, rows of similar length together | 1/N |
+/// | [`WeightedWithoutReplacement`](crate::WeightedWithoutReplacement) | as many different rows as it is told | by its weight |
+/// | [`Weighted`](crate::Weighted) | none: independent draws | its share of the weight |
+/// | [`ClassBalanced`](crate::ClassBalanced) | none: classes in turn | 1/(C·n) in one of C classes, of n rows |
+/// | [`Uniform`](crate::Uniform) | none: independent draws | 1/N |
+/// | [`WithoutReplacement`](crate::WithoutReplacement) | none: independent batches of different rows | 1/N |
 pub trait Sampler: Send {
     /// Draws `count` rows out of `live` (0..N for a fixed table, the keys still stored for a ring) into `drawn`,
     /// replacing everything it held.

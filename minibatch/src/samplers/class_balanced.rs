@@ -34,6 +34,8 @@ pub struct ClassBalanced {
     keys: Vec<u64>,
     /// How many rows of that order have come.
     taken: Vec<u64>,
+    /// The probability of a row of the largest class.
+    lowest: f64,
 }
 
 impl ClassBalanced {
@@ -51,7 +53,9 @@ impl ClassBalanced {
         // All have come, so that the first draw begins a round, and each class.
         let taken = (0..count).map(|class| classes.size(class) as u64).collect();
         let round = (0..count as u32).collect();
-        Ok(Self { classes, round, round_key: 0, come: count as u64, keys: vec![0; count], taken })
+        let largest = (0..count).map(|class| classes.size(class)).max().unwrap_or(0);
+        let lowest = probability(count, largest);
+        Ok(Self { classes, round, round_key: 0, come: count as u64, keys: vec![0; count], taken, lowest })
     }
 
     fn shuffle_round(&mut self) {
@@ -74,10 +78,6 @@ impl ClassBalanced {
         self.taken[class] += 1;
         (class, u64::from(row))
     }
-
-    fn probability(&self, class: usize) -> f64 {
-        1.0 / (self.round.len() as f64 * self.classes.size(class) as f64)
-    }
 }
 
 impl Sampler for ClassBalanced {
@@ -94,10 +94,10 @@ impl Sampler for ClassBalanced {
         for _ in 0..count {
             let (class, row) = self.next(rng);
             drawn.rows.push(live.start + row);
-            drawn.probabilities.push(self.probability(class));
+            drawn.probabilities.push(probability(self.round.len(), self.classes.size(class)));
         }
         drawn.population = self.classes.rows();
-        drawn.lowest = (0..self.round.len()).map(|class| self.probability(class)).min_by(f64::total_cmp);
+        drawn.lowest = Some(self.lowest);
         Ok(())
     }
 
@@ -139,6 +139,11 @@ impl Sampler for ClassBalanced {
         }
         Ok(())
     }
+}
+
+/// Of a row, in one of so many classes, of so many rows.
+fn probability(classes: usize, rows: usize) -> f64 {
+    1.0 / (classes as f64 * rows as f64)
 }
 
 fn visit_places(
