@@ -23,6 +23,13 @@ pub(super) struct Fair {
     taken: Vec<u64>,
     /// Rows that all of them got.
     drawn: u64,
+    /// How far each class is ahead of what it is due, times N; behind if negative.
+    ahead: Vec<i128>,
+    /// Rows of the batch that `due` is about.
+    due_in: u64,
+    /// What each class is due in a batch, in whole rows and in Nths of one. Divisions are slow, and batches mostly of one
+    /// size.
+    due: Vec<(u64, u64)>,
     /// Which class comes first where nothing else decides.
     rank: Vec<u32>,
     /// What each class gets in this batch.
@@ -51,6 +58,9 @@ impl Fair {
             total,
             taken: vec![0; classes],
             drawn: 0,
+            ahead: vec![0; classes],
+            due_in: 0,
+            due: vec![(0, 0); classes],
             rank: (0..classes as u32).collect(),
             share: vec![0; classes],
             open: Vec::with_capacity(classes),
@@ -70,6 +80,7 @@ impl Fair {
     /// Begins an epoch, in which the classes come in the order of `rank` where nothing else decides.
     pub fn begin(&mut self) {
         self.taken.fill(0);
+        self.ahead.fill(0);
         self.drawn = 0;
     }
 
@@ -91,6 +102,9 @@ impl Fair {
             ));
         }
         self.drawn = drawn;
+        for (ahead, (taken, size)) in self.ahead.iter_mut().zip(self.taken.iter().zip(&self.sizes)) {
+            *ahead = self.total * i128::from(*taken) - i128::from(drawn) * i128::from(*size);
+        }
         Ok(())
     }
 
@@ -111,40 +125,42 @@ impl Fair {
         } else if !self.split_within_bounds(count) {
             self.split_nearest(count);
         }
-        for (taken, share) in self.taken.iter_mut().zip(&self.share) {
-            *taken += share;
+        for (class, share) in self.share.iter().enumerate() {
+            self.taken[class] += share;
+            self.ahead[class] +=
+                self.total * i128::from(*share) - i128::from(count) * i128::from(self.sizes[class]);
         }
         self.drawn += count;
     }
 
-    /// What class c is due in a batch of `count`, and how far it is ahead, both times N.
-    fn due(&self, class: usize, count: u64) -> (i128, i128) {
-        let size = i128::from(self.sizes[class]);
-        let ahead = self.total * i128::from(self.taken[class]) - i128::from(self.drawn) * size;
-        (i128::from(count) * size, ahead)
-    }
-
     /// Keeps both bounds; false if that cannot be done.
     fn split_within_bounds(&mut self, count: u64) -> bool {
-        let total = self.total;
+        let total = self.total as u64;
+        if self.due_in != count {
+            for (due, size) in self.due.iter_mut().zip(&self.sizes) {
+                let product = u128::from(count) * u128::from(*size);
+                *due = ((product / u128::from(total)) as u64, (product % u128::from(total)) as u64);
+            }
+            self.due_in = count;
+        }
         self.open.clear();
         let mut left = i128::from(count);
-        for class in 0..self.sizes.len() {
-            let (due, ahead) = self.due(class, count);
-            // The whole numbers within 1 of both, of which there is one or are two unless the class is a row away already.
-            let least = due.max(due - ahead).div_euclid(total);
-            let most = -(-due.min(due - ahead)).div_euclid(total);
-            if least < 0 || least > most {
+        for (class, ((whole, part), ahead)) in self.due.iter().zip(&self.ahead).enumerate() {
+            if ahead.unsigned_abs() >= u128::from(total) {
                 return false;
             }
-            self.share[class] = least as u64;
-            left -= least;
+            // ⌊max(d, d − e)⌋ and ⌈min(d, d − e)⌉, of what is due and what it is ahead: the whole numbers within 1 of both, of
+            // which there is one or are two.
+            let (part_is, ahead) = (i128::from(*part), *ahead);
+            let least = whole + u64::from(part_is - ahead.min(0) >= self.total);
+            let most = whole + u64::from(part_is - ahead.max(0) > 0);
+            self.share[class] = least;
+            left -= i128::from(least);
             if most > least {
-                let size = i128::from(self.sizes[class]);
-                let phase = ((i128::from(self.drawn) + i128::from(count)) * size % total) as u64;
-                let step = (due % total) as u64;
-                let wait = (total as u64 - phase).div_ceil(step.max(1)) - 1;
-                self.open.push(Open { class, phase, step, wait });
+                let before = if ahead <= 0 { -ahead } else { self.total - ahead } as u64;
+                let phase = if before + part >= total { before + part - total } else { before + part };
+                let wait = (total - phase).div_ceil(*part) - 1;
+                self.open.push(Open { class, phase, step: *part, wait });
             }
         }
         if left < 0 || left > self.open.len() as i128 {
@@ -152,8 +168,7 @@ impl Fair {
         }
         let more = left as usize;
         if more > 0 && more < self.open.len() {
-            let batches = (total as u64 - self.drawn).div_ceil(count);
-            let (rank, total) = (&self.rank, total as u64);
+            let (rank, batches) = (&self.rank, (total - self.drawn).div_ceil(count));
             self.open.select_nth_unstable_by(more, |a, b| {
                 b.urgency(a, total, batches).then_with(|| rank[a.class].cmp(&rank[b.class]))
             });
@@ -167,18 +182,15 @@ impl Fair {
     /// Gives each class what it is due less what it is ahead, rounded down, and the rows left to those that lack most.
     fn split_nearest(&mut self, count: u64) {
         let mut left = i128::from(count);
+        let target = |class: usize| i128::from(count) * i128::from(self.sizes[class]) - self.ahead[class];
         for class in 0..self.sizes.len() {
-            let (due, ahead) = self.due(class, count);
             let rest = i128::from(self.sizes[class] - self.taken[class]);
-            let share = (due - ahead).div_euclid(self.total).clamp(0, rest);
+            let share = target(class).div_euclid(self.total).clamp(0, rest);
             self.share[class] = share as u64;
             left -= share;
         }
         while left != 0 {
-            let lack = |class: &usize| {
-                let (due, ahead) = self.due(*class, count);
-                due - ahead - self.total * i128::from(self.share[*class])
-            };
+            let lack = |class: &usize| target(*class) - self.total * i128::from(self.share[*class]);
             let classes = 0..self.sizes.len();
             if left > 0 {
                 let can = |class: &usize| self.taken[*class] + self.share[*class] < self.sizes[*class];

@@ -23,7 +23,7 @@ use std::ops::Range;
 /// pools of 50 batches, and 3 % with one pool (`cargo test -p rl-minibatch --test samplers -- --nocapture padding`).
 ///
 /// The stated probability is 1/N, a row's share of an epoch. The state is the place in the epoch and the key of its
-/// order. Cost: O(1) a row; O(N·log pool) for an epoch to begin and for a state to load, about 40 ns a row; 8 bytes a row, and
+/// order. Cost: O(1) a row; O(N·log pool) for an epoch to begin and for a state to load, about 80 ns a row; 8 bytes a row, and
 /// 8 more for each row of a pool.
 #[derive(Clone, Debug)]
 pub struct LengthBucketed {

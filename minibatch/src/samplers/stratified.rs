@@ -23,7 +23,7 @@ use std::ops::Range;
 /// stated probability is 1/N, a row's share of an epoch.
 ///
 /// The state is the key of the epoch's order and the number of rows that each class gave. Cost: O(1) a row and
-/// O(classes·log) a batch; O(N) for an epoch to begin and for a state to load, about 2 ns a row; 8 bytes a row.
+/// O(classes) a batch; O(N) for an epoch to begin and for a state to load, about 10 ns a row; 8 bytes a row.
 #[derive(Clone, Debug)]
 pub struct Stratified {
     course: Course,

@@ -23,7 +23,7 @@ use std::ops::Range;
 /// which holds for such keys too: Cohen and Kaplan, *Summarizing Data Using Bottom-k Sketches*, 2007). With M = N, each row
 /// comes once and has 1/N. Such weights spread widely where M is 1 or 2; for single rows there is [`Weighted`](crate::Weighted). N is the number of rows with a weight above 0; others never come.
 ///
-/// Cost: O(N + M·log M) for an epoch to begin, about 10 ns for each of the N rows, and O(1) a row; memory for N weights, M
+/// Cost: O(N + M·log M) for an epoch to begin, about 80 ns for each of the N rows, and O(1) a row; memory for N weights, M
 /// rows and up to 2M keys. Loading a state costs what beginning an epoch does.
 #[derive(Clone, Debug)]
 pub struct WeightedWithoutReplacement {
