@@ -218,10 +218,8 @@ impl Open {
         if (self.phase, self.step) == (other.phase, other.step) {
             return Ordering::Equal;
         }
-        let at = |open: &Self| {
-            let phase = u128::from(open.phase) + u128::from(open.wait) * u128::from(open.step);
-            (phase % u128::from(total)) as u64
-        };
+        // Below N, by what `wait` is.
+        let at = |open: &Self| open.phase + open.wait * open.step;
         let (mut a, mut b) = (at(self), at(other));
         for _ in self.wait..batches {
             (a, b) = (a + self.step, b + other.step);
