@@ -23,17 +23,36 @@ pub struct Drawn {
 }
 
 /// Chooses rows. It knows row numbers and never data, so it serves fixed tables and rings alike.
+///
+/// Of N rows, by the samplers of this crate:
+///
+/// | sampler | an epoch | probability of a row |
+/// |---|---|---|
+/// | [`Sequential`](crate::Sequential) | each row once, in order | 1/N |
+/// | [`Shuffled`](crate::Shuffled) | each row once, in random order | 1/N |
+/// | [`Stratified`](crate::Stratified) | each row once, each batch with the classes' shares | 1/N |
+/// | [`LengthBucketed`](crate::LengthBucketed) | each row once, rows of similar length together | 1/N |
+/// | [`WeightedWithoutReplacement`](crate::WeightedWithoutReplacement) | as many different rows as it is told | by its weight |
+/// | [`Weighted`](crate::Weighted) | none: independent draws | its share of the weight |
+/// | [`ClassBalanced`](crate::ClassBalanced) | none: classes in turn | 1/(C·n) in one of C classes, of n rows |
+/// | [`Uniform`](crate::Uniform) | none: independent draws | 1/N |
+/// | [`WithoutReplacement`](crate::WithoutReplacement) | none: independent batches of different rows | 1/N |
 pub trait Sampler: Send {
     /// Draws `count` rows out of `live` (0..N for a fixed table, the keys still stored for a ring) into `drawn`,
     /// replacing everything it held.
     ///
     /// `live` may be narrower than what the sampler was told of as inserted: the caller may have looked at the ring a
     /// moment ago, or keep some rows for itself. Rows outside of it are not drawn, and the probabilities are those among
-    /// the rows in it.
+    /// the rows in it. A sampler made for a fixed set of N rows wants the same N rows each time; they need not begin at 0,
+    /// so that a part of a table can be drawn from.
+    ///
+    /// A sampler with an [`epoch`](Self::epoch) gives fewer rows at the end of one, and never none: the draw after the last
+    /// row begins the next epoch.
     ///
     /// # Errors
     /// [`SampleError::Empty`] when `live` is empty, [`SampleError::NoMass`] when every row in it has priority 0,
-    /// [`SampleError::TooFew`] when it has not as many rows as must be different. `drawn`, `rng` and the sampler are then
+    /// [`SampleError::TooFew`] when it has not as many rows as must be different, [`SampleError::Rows`] from a sampler
+    /// made for a fixed set when there are more or fewer. `drawn`, `rng` and the sampler are then
     /// left as they were.
     fn draw(
         &mut self,
@@ -45,6 +64,12 @@ pub trait Sampler: Send {
 
     /// The priorities this sampler draws by; `None` for one that has none.
     fn priorities(&mut self) -> Option<&mut dyn Priorities>;
+
+    /// Where the sampler is in its epoch; `None` from one that has no epochs, because it draws with replacement or from
+    /// rows that come and go.
+    fn epoch(&self) -> Option<Epoch> {
+        None
+    }
 
     /// Bytes that the sampler takes, or comes to take as rows are inserted, so that a buffer can be refused before its
     /// memory is taken. 0 unless it says otherwise, for one whose memory does not grow with the rows.
@@ -58,6 +83,20 @@ pub trait Sampler: Send {
     /// # Errors
     /// Those of the visitor.
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
+}
+
+/// How far a sampler has come in going through its rows.
+///
+/// A draw gives fewer rows than asked for at the end of an epoch only. Then `drawn` is `rows`, until the draw after it
+/// begins the next epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// The epochs that were gone through before this one: 0 for the first.
+    pub number: u64,
+    /// Rows drawn in this epoch so far.
+    pub drawn: u64,
+    /// Rows of a whole epoch.
+    pub rows: u64,
 }
 
 /// Priorities of rows, kept by a sampler.
@@ -118,6 +157,16 @@ pub enum SampleError {
         asked: usize,
         /// Rows there are.
         rows: u64,
+    },
+    /// The rows are not those that the sampler was made for.
+    #[error(
+        "the sampler was made for {expected} rows and is to draw from {found}; make one for this data set"
+    )]
+    Rows {
+        /// Rows that the sampler was made for.
+        expected: u64,
+        /// Rows there are.
+        found: u64,
     },
     /// A magnitude cannot be a priority.
     #[error(
