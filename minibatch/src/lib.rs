@@ -46,7 +46,7 @@ pub use dtype::Dtype;
 pub use memory_state::{MemoryState, Piece};
 pub use power::powers;
 pub use row::{Row, RowField};
-pub use sampler::{Drawn, Priorities, SampleError, Sampler, Updated, check_magnitudes};
+pub use sampler::{Drawn, Epoch, Priorities, SampleError, Sampler, Updated, check_magnitudes};
 pub use schema::{Field, Schema, SchemaError};
 pub use state::{Element, StateError, StateVisitor, scalar, scope, slice, value};
 pub use table::Table;

@@ -46,6 +46,12 @@ pub trait Sampler: Send {
     /// The priorities this sampler draws by; `None` for one that has none.
     fn priorities(&mut self) -> Option<&mut dyn Priorities>;
 
+    /// Where the sampler is in its epoch; `None` from one that has no epochs, because it draws with replacement or from
+    /// rows that come and go.
+    fn epoch(&self) -> Option<Epoch> {
+        None
+    }
+
     /// Bytes that the sampler takes, or comes to take as rows are inserted, so that a buffer can be refused before its
     /// memory is taken. 0 unless it says otherwise, for one whose memory does not grow with the rows.
     fn memory_bytes(&self) -> u64 {
@@ -58,6 +64,20 @@ pub trait Sampler: Send {
     /// # Errors
     /// Those of the visitor.
     fn visit(&mut self, live: Range<u64>, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
+}
+
+/// How far a sampler has come in going through its rows.
+///
+/// A draw gives fewer rows than asked for at the end of an epoch only. Then `drawn` is `rows`, until the draw after it
+/// begins the next epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// The epochs that were gone through before this one: 0 for the first.
+    pub number: u64,
+    /// Rows drawn in this epoch so far.
+    pub drawn: u64,
+    /// Rows of a whole epoch.
+    pub rows: u64,
 }
 
 /// Priorities of rows, kept by a sampler.
