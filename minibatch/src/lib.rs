@@ -32,6 +32,7 @@ mod batch;
 mod batch_size;
 mod batches;
 mod dtype;
+mod gather;
 mod loader;
 mod memory_state;
 mod micro;

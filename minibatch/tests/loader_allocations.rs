@@ -67,7 +67,6 @@ fn as_many_batches_are_made_as_are_in_use_at_once_and_no_more() {
         }
         let ahead = if workers == 0 { 0 } else { prefetch };
         let (made, places) = (made.0.load(Ordering::Relaxed), places.len());
-        // One slot more may be ahead when the caller takes a batch before it gives the last one back.
         assert!(made <= ahead + held, "{made} for {workers} workers, {prefetch} ahead, {held} held");
         assert!(places <= made && places >= held, "{places} of {made}");
     }

@@ -57,8 +57,11 @@ pub(super) struct Pool<H> {
 }
 
 impl<H> Pool<H> {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { spare: Mutex::new(Vec::new()) })
+    /// A pool for `ahead` slots and some in the caller's hands. For more it grows.
+    pub(super) fn new(ahead: usize) -> Arc<Self> {
+        const IN_HANDS: usize = 8;
+        const MOST: usize = 1024;
+        Arc::new(Self { spare: Mutex::new(Vec::with_capacity(ahead.min(MOST) + IN_HANDS)) })
     }
 
     /// The slot that was given back last, whose memory is the likeliest to be in the cache; a new one if there is none.

@@ -117,7 +117,7 @@ impl<M: BatchMemory + 'static> LoaderBuilder<M> {
         let mut loader = Loader { shared, threads: Vec::new(), progress, show };
         for worker in 0..workers {
             let shared = Arc::clone(&loader.shared);
-            let thread = std::thread::Builder::new().name(format!("loader-{worker}"));
+            let thread = std::thread::Builder::new().name(format!("rl-loader-{worker}"));
             let started = thread.spawn(move || shared.work());
             loader.threads.push(started.map_err(|e| LoadError::Spawn { worker, why: e.to_string() })?);
         }

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Outcome<H> = Result<Slot<H>, LoadError>;
 
@@ -17,6 +18,8 @@ pub(super) struct Shared<M: BatchMemory> {
     source: Arc<dyn Rows>,
     memory: M,
     pool: Arc<Pool<M::Host>>,
+    /// Rows of the largest batch so far, at least 1.
+    largest: AtomicUsize,
     queue: Mutex<Queue<M::Host>>,
     /// There is room for another batch, or the end.
     room: Condvar,
@@ -46,7 +49,7 @@ impl<M: BatchMemory> Shared<M> {
         let queue = Queue {
             batches,
             prefetch,
-            ahead: VecDeque::new(),
+            ahead: VecDeque::with_capacity(prefetch.min(1024)),
             taken: 0,
             base: None,
             generation: 0,
@@ -54,7 +57,8 @@ impl<M: BatchMemory> Shared<M> {
             stop: false,
         };
         let (room, done) = (Condvar::new(), Condvar::new());
-        Self { source, memory, pool: Pool::new(), queue: Mutex::new(queue), room, done }
+        let (pool, largest) = (Pool::new(prefetch), AtomicUsize::new(1));
+        Self { source, memory, pool, largest, queue: Mutex::new(queue), room, done }
     }
 
     pub(super) fn schema(&self) -> &Schema {
@@ -144,7 +148,8 @@ impl<M: BatchMemory> Shared<M> {
             if slot.host.as_ref().is_none_or(|(_, room)| *room < rows.len()) {
                 // The old memory goes first, so that both need not fit.
                 slot.host = None;
-                let room = rows.len().max(1);
+                // As for the largest so far, so that memory made for a small last batch need not be made again.
+                let room = self.largest.fetch_max(rows.len(), Ordering::Relaxed).max(rows.len());
                 slot.host = Some((self.memory.allocate(self.source.schema(), room)?, room));
             }
             let (host, _) = slot.host.as_mut().expect("made above");
