@@ -9,15 +9,10 @@
 //! Variants are numbers of workers, and `memcpy`: the same bytes copied in blocks of a batch by one thread, from one place to another,
 //! which is what memory allows.
 
-use rand::seq::SliceRandom;
-use rl_minibatch::{
-    BatchSize, Batches, Drawn, Dtype, Epoch, Field, LastBatch, Loader, Priorities, Rng, SampleError, Sampler,
-    Schema, StateError, StateVisitor, Table,
-};
+use rl_minibatch::{BatchSize, Batches, Dtype, Field, LastBatch, Loader, Schema, Shuffled, Table};
 use std::error::Error;
 use std::hint::black_box;
 use std::io::{BufRead, Write};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,53 +28,6 @@ fn workloads() -> [Workload; 2] {
         Workload { name: "small", field: Field::new("x", Dtype::F32, [64]), rows: 1_000_000, batch: 256 },
         Workload { name: "image", field: Field::new("x", Dtype::U8, [3, 224, 224]), rows: 2_000, batch: 64 },
     ]
-}
-
-/// A permutation of the rows an epoch.
-#[derive(Default)]
-struct Shuffle {
-    order: Vec<u64>,
-    place: Epoch,
-}
-
-impl Sampler for Shuffle {
-    fn draw(
-        &mut self,
-        rng: &mut Rng,
-        live: Range<u64>,
-        count: usize,
-        drawn: &mut Drawn,
-    ) -> Result<(), SampleError> {
-        if self.place.drawn == self.place.rows {
-            let number = self.place.number + u64::from(!self.order.is_empty());
-            self.place = Epoch { number, drawn: 0, rows: live.end };
-            if self.order.is_empty() {
-                self.order.extend(live);
-            }
-            self.order.shuffle(rng);
-        }
-        let rows = &self.order[self.place.drawn as usize..];
-        let rows = &rows[..count.min(rows.len())];
-        drawn.rows.clear();
-        drawn.rows.extend_from_slice(rows);
-        drawn.probabilities.clear();
-        drawn.probabilities.resize(rows.len(), 1.0 / self.order.len() as f64);
-        drawn.population = self.order.len() as u64;
-        self.place.drawn += rows.len() as u64;
-        Ok(())
-    }
-
-    fn priorities(&mut self) -> Option<&mut dyn Priorities> {
-        None
-    }
-
-    fn epoch(&self) -> Option<Epoch> {
-        Some(self.place)
-    }
-
-    fn visit(&mut self, _live: Range<u64>, _visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        Ok(())
-    }
 }
 
 /// A workload's table, and its loaders by number of workers, each made when it is first asked for.
@@ -102,7 +50,7 @@ impl Bench {
             return Ok(self.memcpy(seconds));
         }
         let batches = Batches::builder(
-            Shuffle::default(),
+            Shuffled::new(self.workload.rows as u64)?,
             self.workload.rows as u64,
             BatchSize::Fixed(self.workload.batch),
         );

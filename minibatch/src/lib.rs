@@ -41,12 +41,12 @@ mod plan;
 mod power;
 mod row;
 mod sampler;
+mod samplers;
 mod schema;
 mod state;
+mod stream;
 mod table;
-mod uniform;
 mod weights;
-mod without_replacement;
 
 pub use batch::{Batch, BatchError, BatchMut};
 pub use batch_size::{BatchSize, BatchSizeError, Budget};
@@ -63,12 +63,15 @@ pub use plan::Plan;
 pub use power::powers;
 pub use row::{Row, RowField};
 pub use sampler::{Drawn, Epoch, Priorities, SampleError, Sampler, Updated, check_magnitudes};
+pub use samplers::{
+    ClassBalanced, LengthBucketed, Permutation, SamplerError, Sequential, Shuffled, Stratified, Uniform,
+    Weighted, WeightedWithoutReplacement, WithoutReplacement,
+};
 pub use schema::{Field, Schema, SchemaError};
 pub use state::{Element, StateError, StateVisitor, scalar, scope, slice, value};
+pub use stream::{Online, Over, Shuffle};
 pub use table::Table;
-pub use uniform::Uniform;
 pub use weights::{WeightNorm, importance_weights};
-pub use without_replacement::WithoutReplacement;
 
 /// The generator used everywhere: Xoshiro256++, whose stream is fixed by its definition and not by a crate's version.
 pub type Rng = rand_xoshiro::Xoshiro256PlusPlus;

@@ -40,7 +40,7 @@ pub fn powers(values: &mut [f64], exponent: f64) {
 
 /// log₂ x = e + 2/ln 2 · artanh((m − 1)/(m + 1)) for x = m·2ᵉ.
 #[inline(always)]
-fn log2(x: f64) -> f64 {
+pub(crate) fn log2(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = f64::from_bits((bits >> 52) | SHIFT.to_bits()) - SHIFT - 1023.0;
     let mantissa = f64::from_bits((bits & ((1 << 52) - 1)) | 1f64.to_bits());

@@ -29,11 +29,16 @@ pub trait Sampler: Send {
     ///
     /// `live` may be narrower than what the sampler was told of as inserted: the caller may have looked at the ring a
     /// moment ago, or keep some rows for itself. Rows outside of it are not drawn, and the probabilities are those among
-    /// the rows in it.
+    /// the rows in it. A sampler made for a fixed set of N rows wants the same N rows each time; they need not begin at 0,
+    /// so that a part of a table can be drawn from.
+    ///
+    /// A sampler with an [`epoch`](Self::epoch) gives fewer rows at the end of one, and never none: the draw after the last
+    /// row begins the next epoch.
     ///
     /// # Errors
     /// [`SampleError::Empty`] when `live` is empty, [`SampleError::NoMass`] when every row in it has priority 0,
-    /// [`SampleError::TooFew`] when it has not as many rows as must be different. `drawn`, `rng` and the sampler are then
+    /// [`SampleError::TooFew`] when it has not as many rows as must be different, [`SampleError::Rows`] from a sampler
+    /// made for a fixed set when there are more or fewer. `drawn`, `rng` and the sampler are then
     /// left as they were.
     fn draw(
         &mut self,
@@ -138,6 +143,16 @@ pub enum SampleError {
         asked: usize,
         /// Rows there are.
         rows: u64,
+    },
+    /// The rows are not those that the sampler was made for.
+    #[error(
+        "the sampler was made for {expected} rows and is to draw from {found}; make one for this data set"
+    )]
+    Rows {
+        /// Rows that the sampler was made for.
+        expected: u64,
+        /// Rows there are.
+        found: u64,
     },
     /// A magnitude cannot be a priority.
     #[error(
