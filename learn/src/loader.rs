@@ -65,7 +65,10 @@ impl DeviceLoader {
     ///
     /// # Errors
     /// Those of [`LoaderBuilder::build`].
-    pub fn new<M: BatchMemory + 'static>(builder: LoaderBuilder<M>, device: Device) -> Result<Self, LoadError> {
+    pub fn new<M: BatchMemory + 'static>(
+        builder: LoaderBuilder<M>,
+        device: Device,
+    ) -> Result<Self, LoadError> {
         let loader = builder.memory(PinnedMemory::new(device)).build()?;
         let weight = Tensor::ones([0], (Kind::Float, device));
         let batch = MiniBatch::new(Vec::new(), weight.shallow_clone());
@@ -131,7 +134,8 @@ impl DeviceLoader {
         self.columns.clear();
         self.batch = MiniBatch::new(Vec::new(), self.weight.shallow_clone());
         for field in self.loader.schema().fields() {
-            self.columns.push(Tensor::f_zeros(column_shape(field, rows), (kind_of(field.dtype), self.device))?);
+            self.columns
+                .push(Tensor::f_zeros(column_shape(field, rows), (kind_of(field.dtype), self.device))?);
         }
         self.weight = Tensor::f_ones([rows as i64], (Kind::Float, self.device))?;
         self.room = rows;

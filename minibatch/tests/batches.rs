@@ -255,3 +255,47 @@ fn what_gives_no_batches_is_refused() {
     let error = saved.load(|v| batches(true, 6, fixed(), keep, (0, 1)).visit(v)).unwrap_err();
     assert!(error.to_string().contains("a data set of 5 rows, and this one has 6"), "{error}");
 }
+
+/// The samplers of this crate through batches: every row once an epoch where that is promised, and resuming in the middle of one.
+#[test]
+fn every_sampler_with_epochs_makes_batches() {
+    use rl_minibatch::{ClassBalanced, LengthBucketed, Sampler, Sequential, Shuffled, Stratified};
+    const ROWS: usize = 103;
+    let labels: Vec<u32> = (0..ROWS as u32).map(|row| row % 3).collect();
+    let lengths: Vec<u32> = (0..ROWS as u32).map(|row| 1 + row * 7 % 20).collect();
+    let samplers: [(&str, bool, Box<dyn Fn() -> Box<dyn Sampler>>); 5] = [
+        ("sequential", true, Box::new(|| Box::new(Sequential::new(ROWS as u64).unwrap()))),
+        ("shuffled", true, Box::new(|| Box::new(Shuffled::new(ROWS as u64).unwrap()))),
+        ("stratified", true, Box::new(|| Box::new(Stratified::new(&labels, 3).unwrap()))),
+        ("bucketed", true, Box::new(|| Box::new(LengthBucketed::new(&lengths, 8, 32).unwrap()))),
+        ("balanced", false, Box::new(|| Box::new(ClassBalanced::new(&labels, 3).unwrap()))),
+    ];
+    for (name, each_row_once, sampler) in &samplers {
+        for budget in [false, true] {
+            let size = || match budget {
+                true => BatchSize::Budget(Budget::padded(lengths.clone(), 100)),
+                false => BatchSize::Fixed(8),
+            };
+            let make = || Batches::builder_of(sampler(), ROWS as u64, size()).seed(5).build().unwrap();
+            let mut whole = make();
+            let mut rows = Vec::new();
+            while rows.is_empty() || whole.epoch() < 2 {
+                rows.extend(next(&mut whole).rows);
+            }
+            if *each_row_once {
+                for epoch in rows.chunks(ROWS) {
+                    let mut sorted = epoch.to_vec();
+                    sorted.sort_unstable();
+                    assert_eq!(sorted, (0..ROWS as u64).collect::<Vec<_>>(), "{name}");
+                }
+            }
+            (0..5).for_each(|_| drop(next(&mut whole)));
+            let saved = MemoryState::save(|v| whole.visit(v)).unwrap();
+            let mut resumed = make();
+            saved.load(|v| resumed.visit(v)).unwrap();
+            for _ in 0..40 {
+                assert_eq!(next(&mut resumed), next(&mut whole), "{name}");
+            }
+        }
+    }
+}

@@ -200,7 +200,7 @@ impl<M: BatchMemory + 'static> Loader<M> {
     /// it read. It changes nothing.
     ///
     /// # Errors
-    /// Those of [`Batches::visit`].
+    /// Those of [`Batches::visit`]. A loader into which a state was not loaded whole has no position; build it anew.
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         if visitor.loading() { self.shared.restore(visitor) } else { self.shared.save(visitor) }
     }

@@ -14,6 +14,10 @@ type Outcome<H> = Result<Slot<H>, LoadError>;
 
 /// A worker takes the next plan under the lock, so plans are handed out in order, fills it without the lock, and puts it into
 /// the place that it reserved when it took the plan. The caller takes from the front only.
+///
+/// A whole batch to a worker, and not a part of each to all of them: those would meet twice a batch, which takes as long as a
+/// small batch itself (measured with two threads: 64 f32 × 256 rows came 1.2 to 6 times as fast by whole batches; for images the
+/// figures of a busy machine lie on both sides).
 pub(super) struct Shared<M: BatchMemory> {
     source: Arc<dyn Rows>,
     memory: M,
