@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ setup-peers: # installs other libraries' replay buffers into benches/peers (7 GB
 
 bench-peers: build setup-peers ## measures other libraries' replay buffers in turn with ours, and writes docs/benchmarks.md
 	@scripts/bench-peers
+
+bench-loader: ## measures our loader, PyTorch's and TensorFlow's in turn, and writes docs/benchmarks.md (installs 3 GB)
+	@scripts/bench-loader
 
 bench-instructions: ## counts the instructions of the inner loops under valgrind
 	@scripts/bench-instructions

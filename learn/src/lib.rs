@@ -13,6 +13,7 @@
 mod agent;
 pub mod device;
 mod learner;
+mod loader;
 pub mod loss;
 mod mlp;
 mod module;
@@ -26,6 +27,7 @@ pub mod target;
 
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
 pub use learner::{Learner, LearnerError};
+pub use loader::{DeviceLoader, PinnedBatch, PinnedMemory};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
 pub use norm::{BatchNorm1d, Phase};

@@ -78,9 +78,7 @@ impl Staging {
     /// # Panics
     /// When the memory cannot be had.
     pub fn new(schema: &Schema, rows: usize, device: Device) -> Self {
-        let shape = |field: &rl_minibatch::Field| -> Vec<i64> {
-            std::iter::once(rows as i64).chain(field.shape.iter().map(|&d| d as i64)).collect()
-        };
+        let shape = |field: &rl_minibatch::Field| column_shape(field, rows);
         let zeros = |on: Device| -> Vec<Tensor> {
             schema.fields().iter().map(|f| Tensor::zeros(shape(f), (kind_of(f.dtype), on))).collect()
         };
@@ -130,6 +128,48 @@ impl Staging {
         });
         &self.batch
     }
+}
+
+/// Rows of a schema in CPU tensors, pinned where they are to go to a GPU.
+#[derive(Debug)]
+pub(crate) struct HostTensors {
+    schema: Schema,
+    rows: usize,
+    columns: Vec<Tensor>,
+}
+
+impl HostTensors {
+    /// Memory for `rows` rows of `schema`, pinned unless `device` is the CPU.
+    ///
+    /// # Errors
+    /// libtorch's, when the memory cannot be had.
+    pub(crate) fn new(schema: &Schema, rows: usize, device: Device) -> Result<Self, tch::TchError> {
+        let column = |field: &rl_minibatch::Field| {
+            let tensor = Tensor::f_zeros(column_shape(field, rows), (kind_of(field.dtype), Device::Cpu))?;
+            if device == Device::Cpu { Ok(tensor) } else { tensor.f_pin_memory(device) }
+        };
+        let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+        Ok(Self { schema: schema.clone(), rows, columns })
+    }
+
+    pub(crate) fn columns(&self) -> &[Tensor] {
+        &self.columns
+    }
+
+    pub(crate) fn view_mut(&mut self) -> BatchMut<'_> {
+        let columns = self.columns.iter_mut().zip(self.schema.fields()).map(|(tensor, field)| {
+            // SAFETY: the tensor is contiguous CPU memory of exactly rows × row_bytes bytes, made in `new` and never
+            // resized; `columns` lends it only shared, and this borrows `self` mutably for as long as the slice lives.
+            // Nobody clones it: copies are made of it and no views are kept.
+            unsafe { host_bytes(tensor, self.rows * field.row_bytes()) }
+        });
+        BatchMut::new(&self.schema, self.rows, columns).expect("the tensors are made for the schema")
+    }
+}
+
+/// The shape of a column of `rows` rows.
+pub(crate) fn column_shape(field: &rl_minibatch::Field, rows: usize) -> Vec<i64> {
+    std::iter::once(rows as i64).chain(field.shape.iter().map(|&d| d as i64)).collect()
 }
 
 /// The memory of a CPU tensor.

@@ -29,8 +29,15 @@
 //! ```
 
 mod batch;
+mod batch_size;
+mod batches;
 mod dtype;
+mod gather;
+mod loader;
 mod memory_state;
+mod micro;
+mod noise_scale;
+mod plan;
 mod power;
 mod row;
 mod sampler;
@@ -42,8 +49,17 @@ mod table;
 mod weights;
 
 pub use batch::{Batch, BatchError, BatchMut};
+pub use batch_size::{BatchSize, BatchSizeError, Budget};
+pub use batches::{Batches, BatchesBuilder, BatchesError, LastBatch};
 pub use dtype::Dtype;
+pub use loader::{
+    At, BatchMemory, FnRows, HostMemory, LoadError, Loaded, Loader, LoaderBuilder, MapRows, PlainMemory,
+    Progress, RowCause, RowMut, RowRef, Rows,
+};
 pub use memory_state::{MemoryState, Piece};
+pub use micro::{Micro, MicroError, micro_batches, micro_batches_weighted};
+pub use noise_scale::{NoiseError, NoiseEstimate, NoiseScale};
+pub use plan::Plan;
 pub use power::powers;
 pub use row::{Row, RowField};
 pub use sampler::{Drawn, Epoch, Priorities, SampleError, Sampler, Updated, check_magnitudes};

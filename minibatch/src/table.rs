@@ -1,5 +1,6 @@
 //! A fixed table: the rows of a supervised data set.
 
+use crate::gather::gather_column;
 use crate::{Batch, BatchError, BatchMut, Schema};
 
 /// Rows that do not change, kept as columns: what a ring of transitions is to replay, a table is to supervised data.
@@ -53,11 +54,9 @@ impl Table {
             return Err(BatchError::NoRow { row, rows: self.rows() });
         }
         for (position, field) in self.schema().fields().iter().enumerate() {
-            let (column, row_bytes) = (self.columns.column(position), field.row_bytes());
-            for (place, &row) in rows.iter().enumerate() {
-                let from = &column[row as usize * row_bytes..][..row_bytes];
-                out.cell_mut(position, place).copy_from_slice(from);
-            }
+            let row_bytes = field.row_bytes();
+            let cells = &mut out.column_mut(position)[..rows.len() * row_bytes];
+            gather_column(self.columns.column(position), rows, row_bytes, cells);
         }
         Ok(())
     }
