@@ -29,6 +29,7 @@
 //! ```
 
 mod batch;
+mod collate;
 mod dtype;
 mod memory_state;
 mod power;
@@ -42,6 +43,11 @@ mod weights;
 mod without_replacement;
 
 pub use batch::{Batch, BatchError, BatchMut};
+pub use collate::{
+    Block, CollateError, Csr, Expand, Graph, GraphBatch, GraphError, NeighborSampler, Packed, Packing,
+    PadOptions, Padded, Part, RaggedBuilder, RaggedTable, SequenceLayout, Subgraph, Truncate, stack_into,
+    stack_rows_into,
+};
 pub use dtype::Dtype;
 pub use memory_state::{MemoryState, Piece};
 pub use power::powers;
