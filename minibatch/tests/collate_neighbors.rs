@@ -160,7 +160,7 @@ fn every_subset_of_neighbours_comes_equally_often() {
     assert_eq!(counts.len(), 20);
     let chi2 = chi_squared(counts.into_values(), f64::from(draws) / 20.0);
     // 19 degrees of freedom: exceeded by a correct sampler with probability 1e-6 (the seed is fixed, so once and for all).
-    assert!(chi2 < 63.2, "χ² = {chi2}");
+    assert!(chi2 < 63.7, "χ² = {chi2}");
 }
 
 /// Both ways of drawing without replacement (few and many neighbours), and drawing with it.
@@ -184,7 +184,7 @@ fn every_neighbour_comes_equally_often() {
             chi2 /= (cells - fanout as f64) / (cells - 1.0);
         }
         // 49 degrees of freedom: exceeded by a correct sampler with probability 1e-6 in each of the four cases.
-        assert!(chi2 < 107.0, "{fanout} of {degree}, replace {replace}: χ² = {chi2}");
+        assert!(chi2 < 111.2, "{fanout} of {degree}, replace {replace}: χ² = {chi2}");
     }
 }
 

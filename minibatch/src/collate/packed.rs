@@ -3,7 +3,7 @@
 use super::buffer::{Buffer, copy_cell, sized};
 use super::ragged::Kinds;
 use super::{CollateError, Packing, RaggedTable, Truncate};
-use crate::{BatchError, Element, batch::typed_position};
+use crate::{BatchError, Element, Schema, batch::typed_position};
 use std::sync::Arc;
 
 /// A packed batch, made by [`RaggedTable::pack_into`] and reused from batch to batch: PyTorch's `PackedSequence`, what an LSTM
@@ -53,6 +53,11 @@ impl Packed {
     /// The order of the steps: batch sizes, sorted and unsorted indices, lengths.
     pub fn packing(&self) -> &Packing {
         &self.packing
+    }
+
+    /// The columns, as in the table: the shapes are without the leading dimension. Those along other axes are listed too.
+    pub fn schema(&self) -> &Schema {
+        &self.kinds.schema
     }
 
     /// B, the rows of the batch.

@@ -3,7 +3,7 @@
 use super::buffer::{Buffer, copy_cell, sized};
 use super::ragged::Kinds;
 use super::{CollateError, PadOptions, RaggedTable, SequenceLayout, Truncate};
-use crate::{Element, batch::typed_position};
+use crate::{Element, Schema, batch::typed_position};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -58,6 +58,16 @@ impl Padded {
     /// B, the rows of the batch.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The columns, as in the table: the shapes are without the leading dimensions.
+    pub fn schema(&self) -> &Schema {
+        &self.kinds.schema
+    }
+
+    /// The names of the axes, as in the table.
+    pub fn axes(&self) -> &[String] {
+        &self.kinds.axes
     }
 
     /// The order of the leading dimensions.
