@@ -4,6 +4,7 @@
 use super::{Csr, GraphError, Subgraph};
 use crate::{Drawn, Rng, Sampler, WithoutReplacement};
 use rand::RngExt;
+use std::ops::Range;
 
 /// Up to this fanout a chosen neighbour is looked for among those chosen before by going through them.
 const SMALL_FANOUT: usize = 32;
@@ -69,6 +70,8 @@ pub struct NeighborSampler {
     replace: bool,
     expand: Expand,
     locals: Locals,
+    /// Where the neighbours of each node of a hop lie.
+    spans: Vec<Range<usize>>,
     chosen: Vec<usize>,
     many: WithoutReplacement,
     drawn: Drawn,
@@ -92,6 +95,7 @@ impl NeighborSampler {
             replace: false,
             expand: Expand::New,
             locals: Locals::default(),
+            spans: Vec::new(),
             chosen: Vec::new(),
             many: WithoutReplacement::new(),
             drawn: Drawn::default(),
@@ -146,16 +150,24 @@ impl NeighborSampler {
                 Expand::All => 0,
             };
             expanded = out.nodes.len();
-            for target in from..expanded {
-                let slots = graph.slots(out.nodes[target] as usize);
+            // One pass over the hop for each table that is looked into at random places: the look-ups of a pass do not wait for
+            // each other, so the processor has many of them under way at once.
+            self.spans.clear();
+            self.spans.extend(out.nodes[from..].iter().map(|node| graph.slots(*node as usize)));
+            let first = out.edges.len();
+            for place in 0..self.spans.len() {
+                let slots = self.spans[place].clone();
                 self.choose(rng, slots.len(), self.fanouts[hop]);
-                for place in &self.chosen {
-                    let slot = slots.start + place;
-                    let source = self.locals.number(graph.neighbor(slot), &mut out.nodes);
-                    out.sources.push(i64::from(source));
-                    out.targets.push(target as i64);
-                    out.edges.push(graph.edge_number(slot));
-                }
+                out.edges.extend(self.chosen.iter().map(|chosen| (slots.start + chosen) as u64));
+                out.targets.resize(out.edges.len(), (from + place) as i64);
+            }
+            let slots = &mut out.edges[first..];
+            out.sources.extend(slots.iter().map(|slot| i64::from(graph.neighbor(*slot as usize))));
+            for source in &mut out.sources[first..] {
+                *source = i64::from(self.locals.number(*source as u32, &mut out.nodes));
+            }
+            for slot in slots {
+                *slot = graph.edge_number(*slot as usize);
             }
             out.hop_nodes.push(out.nodes.len());
             out.hop_edges.push(out.edges.len());
