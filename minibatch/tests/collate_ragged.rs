@@ -96,6 +96,12 @@ proptest! {
         let options = PadOptions::new().layout(layout).multiple_of(multiple).at_least(at_least)
             .truncate(source).truncate_axis("target", target)
             .value("word", pad).value("pair", f64::from(pad)).value("note", 1u8);
+        let lengths: Vec<u64> = plain.words.iter().map(|row| row.len() as u64).collect();
+        prop_assert_eq!(table.lengths("source").unwrap().collect::<Vec<_>>(), lengths);
+        for (row, notes) in plain.notes.iter().enumerate() {
+            prop_assert_eq!(table.row::<u8>("note", row as u64).unwrap(), &notes[..]);
+            prop_assert_eq!(table.row::<i64>("number", row as u64).unwrap(), &[row as i64][..]);
+        }
         let mut batch = Padded::new(&table, &options).unwrap();
         for rows in &batches {
             let rows: Vec<usize> = rows.iter().map(|index| index.index(plain.words.len())).collect();
