@@ -59,6 +59,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/data.py
+	.venv-golden/bin/python tests/golden/collate.py
 
 clean: ## removes what was built; libtorch and the Python environments stay
 	$(CARGO) clean

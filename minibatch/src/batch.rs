@@ -10,7 +10,7 @@ const INLINE_FIELDS: usize = 8;
 /// One cache line: the unit in which [`Batch`] allocates, so that every column starts on a line of its own.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line(pub(crate) [u8; 64]);
 
 /// Owned host memory for rows of a schema: one contiguous, 64-byte-aligned buffer a field, row-major, zero at first.
 ///
@@ -103,14 +103,18 @@ impl Batch {
     }
 
     fn find<T: Element>(&self, name: &str) -> Result<usize, BatchError> {
-        let position =
-            self.schema.position(name).ok_or_else(|| BatchError::NoColumn { name: name.to_string() })?;
-        let dtype = self.schema.fields()[position].dtype;
-        if dtype != T::DTYPE && !(dtype == Dtype::Bool && T::DTYPE == Dtype::U8) {
-            return Err(BatchError::Dtype { column: name.to_string(), stored: dtype, asked: T::DTYPE });
-        }
-        Ok(position)
+        typed_position::<T>(&self.schema, name)
     }
+}
+
+/// The position of the column called `name`, if it can be read as `T`s: its dtype is `T`'s, or it is a `bool` read as `u8`.
+pub(crate) fn typed_position<T: Element>(schema: &Schema, name: &str) -> Result<usize, BatchError> {
+    let position = schema.position(name).ok_or_else(|| BatchError::NoColumn { name: name.to_string() })?;
+    let dtype = schema.fields()[position].dtype;
+    if dtype != T::DTYPE && !(dtype == Dtype::Bool && T::DTYPE == Dtype::U8) {
+        return Err(BatchError::Dtype { column: name.to_string(), stored: dtype, asked: T::DTYPE });
+    }
+    Ok(position)
 }
 
 impl std::fmt::Debug for Batch {

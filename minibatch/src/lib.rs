@@ -31,6 +31,7 @@
 mod batch;
 mod batch_size;
 mod batches;
+mod collate;
 mod dtype;
 mod gather;
 mod loader;
@@ -51,6 +52,11 @@ mod weights;
 pub use batch::{Batch, BatchError, BatchMut};
 pub use batch_size::{BatchSize, BatchSizeError, Budget};
 pub use batches::{Batches, BatchesBuilder, BatchesError, LastBatch};
+pub use collate::{
+    Block, CollateError, Csr, Expand, Graph, GraphBatch, GraphError, NeighborSampler, Packed, Packing,
+    PadOptions, Padded, Part, RaggedBuilder, RaggedTable, SequenceLayout, Subgraph, Truncate, stack_into,
+    stack_rows_into,
+};
 pub use dtype::Dtype;
 pub use loader::{
     At, BatchMemory, FnRows, HostMemory, LoadError, Loaded, Loader, LoaderBuilder, MapRows, PlainMemory,

@@ -44,7 +44,12 @@ impl Table {
         self.columns.rows() as u64
     }
 
-    /// Copies `rows`, in that order, into the first rows of `out`. O(bytes copied), without allocation.
+    /// All rows, in order, as one batch that nobody can write to.
+    pub fn columns(&self) -> &Batch {
+        &self.columns
+    }
+
+    /// Copies `rows`, in that order, into the first rows of `out`: the collation called "stack". O(bytes copied), without allocation.
     ///
     /// # Errors
     /// [`BatchError::NoRow`] for a row number past the end, and those of [`BatchMut::check`]; `out` is then untouched.
