@@ -1,0 +1,472 @@
+//! Normalization layers beside each other and beside plain formulas: ghost, renormalized, synchronized and recomputed statistics.
+//! All in f64; "close" is 1e-10 of the largest value unless it says otherwise.
+
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rl_learn::{
+    Alone, Average, BatchNorm1d, BatchNorm2d, BatchNormConfig, BatchRenorm, Device, GhostBatchNorm, Kind,
+    MemoryState, Module, Moments, Phase, ReduceError, Reducer, RenormConfig, Rng, SyncBatchNorm, Tensor,
+    Threads, buffers, gradients, no_grad, parameters, recompute_statistics, reset_statistics, visit_module,
+};
+use std::sync::Arc;
+
+const CPU: Device = Device::Cpu;
+
+fn values(shape: &[i64], seed: u64) -> Tensor {
+    let mut rng = Rng::seed_from_u64(seed);
+    let numbers: Vec<f64> = (0..shape.iter().product::<i64>()).map(|_| rng.random_range(-1.0..3.0)).collect();
+    Tensor::from_slice(&numbers).reshape(shape)
+}
+
+fn floats(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(tensor.detach().to_kind(Kind::Double).contiguous().reshape([-1])).unwrap()
+}
+
+fn close(found: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(found.size(), expected.size(), "{what}: shape");
+    if expected.numel() == 0 {
+        return;
+    }
+    let (found, expected) = (found.detach().to_kind(Kind::Double), expected.detach().to_kind(Kind::Double));
+    let scale = expected.abs().max().double_value(&[]).max(1e-3);
+    let error = (&found - &expected).abs().max().double_value(&[]) / scale;
+    assert!(error <= 1e-10, "{what}: {error:e}\nfound {found:?}\nexpected {expected:?}");
+}
+
+/// Parameters that are not those of a new layer.
+fn set_affine(module: &dyn Module) {
+    for (i, parameter) in parameters(module).iter().enumerate() {
+        no_grad(|| parameter.shallow_clone().copy_(&values(&parameter.size(), 100 + i as u64)));
+    }
+}
+
+/// Output, and gradients of a loss that weighs every element, of x and of the parameters.
+fn both_ways(
+    module: &dyn Module,
+    x: &Tensor,
+    out_weight: &Tensor,
+    forward: impl FnOnce(&Tensor) -> Tensor,
+) -> Vec<Tensor> {
+    let x = x.copy().set_requires_grad(true);
+    let y = forward(&x);
+    let mut wanted = vec![x];
+    wanted.extend(parameters(module));
+    let mut all = gradients(&(y.tanh() * out_weight).sum(Kind::Double), &wanted);
+    all.insert(0, y.detach());
+    all
+}
+
+fn all_close(found: &[Tensor], expected: &[Tensor], what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        close(found, expected, &format!("{what} {i}"));
+    }
+}
+
+fn saved(module: &dyn Module) -> MemoryState {
+    MemoryState::save(|v| visit_module(v, module)).unwrap()
+}
+
+#[test]
+fn ghost_batch_norm_with_one_group_is_batch_norm_to_the_bit() {
+    let (x, out_weight) = (values(&[12, 5], 1), values(&[12, 5], 2));
+    for average in [Average::Momentum(0.1), Average::Cumulative] {
+        let config = BatchNormConfig { average, ..BatchNormConfig::default() };
+        let plain = BatchNorm1d::with(5, config, Kind::Double, CPU);
+        let ghost = GhostBatchNorm::new(5, 12, config, Kind::Double, CPU);
+        set_affine(&plain);
+        set_affine(&ghost);
+        for phase in [Phase::Train, Phase::Train, Phase::Eval] {
+            let expected = both_ways(&plain, &x, &out_weight, |x| plain.forward(x, phase));
+            let found = both_ways(&ghost, &x, &out_weight, |x| ghost.forward(x, phase));
+            assert_eq!(
+                found.iter().map(floats).collect::<Vec<_>>(),
+                expected.iter().map(floats).collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(saved(&plain), saved(&ghost));
+    }
+}
+
+#[test]
+fn ghost_batches_are_normalized_each_by_itself_and_tracked_in_turn() {
+    // 11 rows in parts of at most 4: 4, 4 and 3.
+    let (x, out_weight) = (values(&[11, 3], 3), values(&[11, 3], 4));
+    let config = BatchNormConfig::default();
+    let ghost = GhostBatchNorm::new(3, 4, config, Kind::Double, CPU);
+    let plain = BatchNorm1d::with(3, config, Kind::Double, CPU);
+    set_affine(&ghost);
+    set_affine(&plain);
+    let found = both_ways(&ghost, &x, &out_weight, |x| ghost.forward(x, Phase::Train));
+    let parts = |x: &Tensor| [(0, 4), (4, 4), (8, 3)].map(|(first, count)| x.narrow(0, first, count));
+    let expected = both_ways(&plain, &x, &out_weight, |x| {
+        Tensor::cat(&parts(x).map(|part| plain.forward(&part, Phase::Train)), 0)
+    });
+    all_close(&found, &expected, "ghost");
+    assert_eq!(saved(&ghost), saved(&plain));
+    assert_eq!(buffers(&ghost)[2].int64_value(&[]), 3);
+    // The statistics by the paper's sum, running ← (1 − η)^k·running + Σ (1 − η)^(k − i)·η·batch_i.
+    let eta: f64 = 0.1;
+    let mut mean = Tensor::zeros([3], (Kind::Double, CPU));
+    for (i, part) in parts(&x).iter().enumerate() {
+        mean += part.mean_dim(0, false, Kind::Double) * (eta * (1.0 - eta).powi(2 - i as i32));
+    }
+    close(&buffers(&ghost)[0], &mean, "running mean");
+    // 9 rows in parts of at most 4 are three of three, and no part is left with one row.
+    let _ = ghost.forward(&values(&[9, 3], 5), Phase::Train);
+    assert_eq!(buffers(&ghost)[2].int64_value(&[]), 6);
+}
+
+/// Batch renormalization as the paper writes it, in plain numbers, for `[B, C]`.
+struct PlainRenorm {
+    config: RenormConfig,
+    mean: Vec<f64>,
+    std: Vec<f64>,
+    batches: u64,
+}
+
+impl PlainRenorm {
+    /// Output and the gradients of x, γ and β for the output's gradient `g`; r and d are constants.
+    fn step(
+        &mut self,
+        x: &[f64],
+        gamma: &[f64],
+        beta: &[f64],
+        g: &dyn Fn(f64, usize) -> f64,
+    ) -> [Vec<f64>; 4] {
+        let c = gamma.len();
+        let rows = x.len() / c;
+        let way = |until: u64| {
+            let from = self.config.warmup_batches as f64;
+            ((self.batches as f64 - from) / (until as f64 - from)).clamp(0.0, 1.0)
+        };
+        let r_max = 1.0 + way(self.config.r_max_at) * (self.config.r_max - 1.0);
+        let d_max = way(self.config.d_max_at) * self.config.d_max;
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let (mut d_gamma, mut d_beta) = (vec![0.0; c], vec![0.0; c]);
+        let m = rows as f64;
+        for k in 0..c {
+            let column: Vec<f64> = (0..rows).map(|i| x[i * c + k]).collect();
+            let mean = column.iter().sum::<f64>() / m;
+            let std = (self.config.eps + column.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / m).sqrt();
+            let r = (std / self.std[k]).clamp(1.0 / r_max, r_max);
+            let d = ((mean - self.mean[k]) / self.std[k]).clamp(-d_max, d_max);
+            let normal: Vec<f64> = column.iter().map(|v| (v - mean) / std).collect();
+            let mut g_normal = vec![0.0; rows];
+            for i in 0..rows {
+                let at = i * c + k;
+                y[at] = gamma[k] * (normal[i] * r + d) + beta[k];
+                let g = g(y[at], at);
+                d_gamma[k] += g * (normal[i] * r + d);
+                d_beta[k] += g;
+                g_normal[i] = g * gamma[k] * r;
+            }
+            // The paper's backward pass: through σ_B, through μ_B, and straight.
+            let d_std: f64 = (0..rows).map(|i| g_normal[i] * (column[i] - mean) * -1.0 / (std * std)).sum();
+            let d_mean: f64 = g_normal.iter().map(|g| -g / std).sum();
+            for i in 0..rows {
+                dx[i * c + k] = g_normal[i] / std + d_std * (column[i] - mean) / (m * std) + d_mean / m;
+            }
+            self.mean[k] += self.config.momentum * (mean - self.mean[k]);
+            self.std[k] += self.config.momentum * (std - self.std[k]);
+        }
+        self.batches += 1;
+        [y, dx, d_gamma, d_beta]
+    }
+}
+
+#[test]
+fn batch_renorm_is_the_papers_formula_while_its_limits_widen() {
+    let config = RenormConfig {
+        momentum: 0.3,
+        warmup_batches: 2,
+        r_max_at: 8,
+        d_max: 0.4,
+        d_max_at: 5,
+        ..RenormConfig::default()
+    };
+    let layer = BatchRenorm::new(3, config, Kind::Double, CPU);
+    set_affine(&layer);
+    let affine: Vec<Vec<f64>> = parameters(&layer).iter().map(floats).collect();
+    let mut plain = PlainRenorm { config, mean: vec![0.0; 3], std: vec![1.0; 3], batches: 0 };
+    let out_weight = values(&[4, 3], 1);
+    let weights = floats(&out_weight);
+    for step in 0..12 {
+        let x = values(&[4, 3], 50 + step) * 0.7;
+        let found = both_ways(&layer, &x, &out_weight, |x| layer.forward(x, Phase::Train));
+        let expected =
+            plain.step(&floats(&x), &affine[0], &affine[1], &|y, at| (1.0 - y.tanh().powi(2)) * weights[at]);
+        for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            close(&found.reshape([-1]), &Tensor::from_slice(expected), &format!("step {step}, {k}"));
+        }
+    }
+    let statistics = buffers(&layer);
+    close(&statistics[0], &Tensor::from_slice(&plain.mean), "μ");
+    close(&statistics[1], &Tensor::from_slice(&plain.std), "σ");
+    assert_eq!(statistics[2].int64_value(&[]), 12);
+    let x = values(&[4, 3], 99);
+    let expected = (&x - &statistics[0]) / &statistics[1] * &parameters(&layer)[0] + &parameters(&layer)[1];
+    close(&layer.forward(&x, Phase::Eval), &expected, "evaluation");
+    assert_eq!(buffers(&layer)[2].int64_value(&[]), 12);
+}
+
+#[test]
+fn batch_renorm_begins_as_batch_norm_and_resumes_on_its_way() {
+    let config = RenormConfig {
+        warmup_batches: 2,
+        r_max_at: 6,
+        d_max_at: 6,
+        momentum: 0.2,
+        ..RenormConfig::default()
+    };
+    let make = || BatchRenorm::new(3, config, Kind::Double, CPU);
+    let (layer, plain) = (make(), BatchNorm2d::new(3, Kind::Double, CPU));
+    let (x, out_weight) = (values(&[4, 3, 2, 5], 1), values(&[4, 3, 2, 5], 2));
+    let expected = both_ways(&plain, &x, &out_weight, |x| plain.forward(x, Phase::Train));
+    let found = both_ways(&layer, &x, &out_weight, |x| layer.forward(x, Phase::Train));
+    all_close(&found, &expected, "warm-up");
+    for seed in 3..6 {
+        let _ = layer.forward(&values(&[4, 3, 2, 5], seed), Phase::Train);
+    }
+    let resumed = make();
+    saved(&layer).load(|v| visit_module(v, &resumed)).unwrap();
+    let next = values(&[4, 3, 2, 5], 7);
+    assert_eq!(
+        floats(&layer.forward(&next, Phase::Train)),
+        floats(&resumed.forward(&next, Phase::Train)),
+        "the counter and the statistics are state"
+    );
+    assert_eq!(saved(&layer), saved(&resumed));
+}
+
+/// What the ranks compute on their shares against one batch normalization on the joined rows, over three batches.
+fn synchronized_is_joined(shares: &[i64], tail: &[i64], average: Average, affine: bool) {
+    let config = BatchNormConfig { average, affine, ..BatchNormConfig::default() };
+    let rows: i64 = shares.iter().sum();
+    let mut shape = vec![rows, 3];
+    shape.extend(tail);
+    let batch = |step: u64| (values(&shape, 10 + step) * 4.0 + 100.0, values(&shape, 20 + step));
+    let plain = GhostBatchNorm::new(3, i64::MAX / 2, config, Kind::Double, CPU);
+    set_affine(&plain);
+    let expected: Vec<Vec<Tensor>> = (0..3)
+        .map(|step| {
+            let (x, w) = batch(step);
+            both_ways(&plain, &x, &w, |x| plain.forward(x, Phase::Train))
+        })
+        .collect();
+    let first_of = |rank: usize| shares[..rank].iter().sum::<i64>();
+    let found = Threads::run(shares.len(), |rank| {
+        let layer = SyncBatchNorm::new(3, config, rank.reducer(), Kind::Double, CPU);
+        set_affine(&layer);
+        let mut steps = Vec::new();
+        for step in 0..3 {
+            let (x, w) = batch(step);
+            let own = |t: &Tensor| t.narrow(0, first_of(rank.rank()), shares[rank.rank()]);
+            let mut all = both_ways(&layer, &own(&x), &own(&w), |x| layer.forward(x, Phase::Train).unwrap());
+            // The parameters' gradients are each rank's own until they are summed.
+            rank.sum(&all[2..])?;
+            all.push(layer.forward(&own(&x), Phase::Eval)?);
+            steps.push(all);
+        }
+        Ok::<_, ReduceError>((steps, saved(&layer), buffers(&layer)))
+    })
+    .unwrap();
+    for step in 0..3 {
+        for i in 0..2 {
+            let parts: Vec<&Tensor> = found.iter().map(|(steps, ..)| &steps[step][i]).collect();
+            close(&Tensor::cat(&parts, 0), &expected[step][i], &format!("step {step}, {i}"));
+        }
+        for (steps, ..) in &found {
+            let affine = steps[step].len() - 1;
+            all_close(&steps[step][2..affine], &expected[step][2..], &format!("step {step}, parameters"));
+        }
+    }
+    let joined = batch(2).0;
+    let parts: Vec<&Tensor> = found.iter().map(|(steps, ..)| steps[2].last().unwrap()).collect();
+    close(&Tensor::cat(&parts, 0), &plain.forward(&joined, Phase::Eval), "evaluation");
+    for (_, state, statistics) in &found {
+        assert_eq!(*state, found[0].1, "the same bits on every rank");
+        all_close(statistics, &buffers(&plain), "running statistics");
+    }
+}
+
+#[test]
+fn synchronized_batch_norm_is_batch_norm_over_the_joined_batch() {
+    let momentum = Average::Momentum(0.1);
+    synchronized_is_joined(&[8], &[], momentum, true);
+    synchronized_is_joined(&[4, 4], &[], momentum, true);
+    synchronized_is_joined(&[7, 2, 3], &[], momentum, true);
+    synchronized_is_joined(&[1, 5, 1], &[], Average::Cumulative, true);
+    synchronized_is_joined(&[3, 0, 2], &[], momentum, true);
+    synchronized_is_joined(&[2, 3], &[4, 2], momentum, false);
+    synchronized_is_joined(&[1, 1, 3], &[5], momentum, true);
+}
+
+#[test]
+fn ranks_take_part_in_the_backward_pass_of_layers_upon_layers() {
+    // Two synchronized layers with a product between them; the gradient of the input against the joined computation.
+    // Tensors do not go between threads by reference, so each makes its own.
+    let batch = || (values(&[6, 3], 1), values(&[6, 3], 2));
+    let config = BatchNormConfig::default();
+    let make = |reducer: Arc<dyn Reducer>| {
+        let layer = |reducer| SyncBatchNorm::new(3, config, reducer, Kind::Double, CPU);
+        (layer(Arc::clone(&reducer)), layer(reducer))
+    };
+    let run = |(first, second): &(SyncBatchNorm, SyncBatchNorm), x: &Tensor, w: &Tensor| {
+        let x = x.copy().set_requires_grad(true);
+        let inner = first.forward(&x, Phase::Train)?;
+        let y = second.forward(&(inner.sigmoid() * &x), Phase::Train)?;
+        Ok::<_, ReduceError>(gradients(&(y.tanh() * w).sum(Kind::Double), &[x]).remove(0))
+    };
+    let (x, w) = batch();
+    let expected = run(&make(Arc::new(Alone)), &x, &w).unwrap();
+    let found = Threads::run(2, |rank| {
+        let (x, w) = batch();
+        let own = |t: &Tensor| if rank.rank() == 0 { t.narrow(0, 0, 4) } else { t.narrow(0, 4, 2) };
+        run(&make(rank.reducer()), &own(&x), &own(&w))
+    })
+    .unwrap();
+    close(&Tensor::cat(&found, 0), &expected, "two layers");
+}
+
+#[test]
+fn a_rank_that_fails_before_its_backward_pass_ends_that_of_the_others() {
+    let error = Threads::run(2, |rank| {
+        let layer = SyncBatchNorm::new(3, BatchNormConfig::default(), rank.reducer(), Kind::Double, CPU);
+        let x = values(&[4, 3], 1).set_requires_grad(true);
+        let y = layer.forward(&x, Phase::Train).map_err(|e| e.to_string())?;
+        if rank.rank() == 1 {
+            return Err("no more rows".to_string());
+        }
+        let failed = rl_learn::try_gradients(&y.sum(Kind::Double), &[x]).unwrap_err().to_string();
+        assert!(failed.contains("rank 1: no more rows"), "{failed}");
+        Ok(())
+    })
+    .unwrap_err();
+    assert_eq!(error.to_string(), "rank 1: no more rows");
+}
+
+#[test]
+fn a_synchronized_graph_refuses_what_it_cannot_differentiate() {
+    let layer = SyncBatchNorm::new(3, BatchNormConfig::default(), Arc::new(Alone), Kind::Double, CPU);
+    let x = values(&[4, 3], 1).set_requires_grad(true);
+    let mut input = &x * 1.0;
+    let y = layer.forward(&input, Phase::Train).unwrap();
+    let _ = no_grad(|| input.g_add_scalar_(1.0));
+    let error = rl_learn::try_gradients(&y.sum(Kind::Double), &[x.shallow_clone()]).unwrap_err().to_string();
+    assert!(error.contains("modified by an inplace operation"), "{error}");
+    let y = layer.forward(&x, Phase::Train).unwrap();
+    let twice = Tensor::f_run_backward(&[y.sum(Kind::Double)], &[&x], true, true).unwrap_err().to_string();
+    assert!(twice.contains("cannot be differentiated twice"), "{twice}");
+    assert!(!no_grad(|| layer.forward(&x, Phase::Train).unwrap()).requires_grad());
+}
+
+/// All rows at once, in f64: mean and unbiased variance.
+fn statistics(x: &Tensor) -> (Tensor, Tensor) {
+    let (var, mean) = x.var_mean_correction(0, 1, false);
+    (mean, var)
+}
+
+#[test]
+fn recomputed_statistics_are_those_of_all_rows_whatever_the_batches() {
+    let x = values(&[23, 3], 1) * 3.0 + 1000.0;
+    let batches = || [(0, 10), (10, 10), (20, 3)].map(|(first, count)| x.narrow(0, first, count));
+    let (mean, var) = statistics(&x);
+    let config = BatchNormConfig::default();
+    let norm = BatchNorm1d::new(3, Kind::Double, CPU);
+    let ghost = GhostBatchNorm::new(3, 4, config, Kind::Double, CPU);
+    let sync = SyncBatchNorm::new(3, config, Arc::new(Alone), Kind::Double, CPU);
+    let renorm = BatchRenorm::new(3, RenormConfig::default(), Kind::Double, CPU);
+    for round in 0..2 {
+        // A first round that is trained away, so that the second must not go on from it.
+        recompute_statistics(&norm, batches(), |x, phase| Ok::<_, ()>(drop(norm.forward(&x, phase))))
+            .unwrap();
+        recompute_statistics(&ghost, batches(), |x, phase| Ok::<_, ()>(drop(ghost.forward(&x, phase))))
+            .unwrap();
+        recompute_statistics(&sync, batches(), |x, phase| sync.forward(&x, phase).map(drop)).unwrap();
+        recompute_statistics(&renorm, batches(), |x, phase| Ok::<_, ()>(drop(renorm.forward(&x, phase))))
+            .unwrap();
+        for (module, name) in [(&norm as &dyn Module, "plain"), (&ghost, "ghost"), (&sync, "synchronized")] {
+            close(&buffers(module)[0], &mean, &format!("{name} mean, round {round}"));
+            close(&buffers(module)[1], &var, &format!("{name} variance, round {round}"));
+        }
+        let std = (&var * (22.0 / 23.0) + 1e-5).sqrt();
+        close(&buffers(&renorm)[0], &mean, "renorm mean");
+        close(&buffers(&renorm)[1], &std, "renorm standard deviation");
+        assert_eq!(buffers(&norm)[2].int64_value(&[]), 3);
+        assert_eq!(buffers(&ghost)[2].int64_value(&[]), 3 + 3 + 1);
+        let other = values(&[8, 3], 40 + round);
+        let _ = norm.forward(&other, Phase::Train);
+        let _ = ghost.forward(&other, Phase::Train);
+        let _ = renorm.forward(&other, Phase::Train);
+    }
+    let before = saved(&norm);
+    recompute_statistics(&norm, Vec::<Tensor>::new(), |_, _| Err("not called")).unwrap();
+    assert_eq!(saved(&norm), before, "no batches, no change");
+    reset_statistics(&norm);
+    let new = BatchNorm1d::new(3, Kind::Double, CPU);
+    assert_eq!(saved(&norm), saved(&new));
+}
+
+#[test]
+fn layers_resume_from_what_their_walk_shows() {
+    let config = BatchNormConfig { average: Average::Cumulative, ..BatchNormConfig::default() };
+    let make = || GhostBatchNorm::new(3, 5, config, Kind::Double, CPU);
+    let (whole, resumed) = (make(), make());
+    for seed in 0..3 {
+        let _ = whole.forward(&values(&[9, 3], seed), Phase::Train);
+    }
+    saved(&whole).load(|v| visit_module(v, &resumed)).unwrap();
+    for layer in [&whole, &resumed] {
+        let _ = layer.forward(&values(&[9, 3], 9), Phase::Train);
+    }
+    assert_eq!(saved(&whole), saved(&resumed));
+    let mut names = Vec::new();
+    whole.walk(&mut |name, _, _| names.push(name.to_string()));
+    assert_eq!(names, ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]);
+}
+
+#[test]
+fn wrong_shapes_and_single_values_are_refused() {
+    let refused = |work: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err();
+    let images = BatchNorm2d::new(3, Kind::Double, CPU);
+    assert!(refused(&|| drop(images.forward(&values(&[4, 3], 1), Phase::Train))));
+    assert!(refused(&|| drop(images.forward(&values(&[1, 3, 1, 1], 1), Phase::Train))));
+    let _ = images.forward(&values(&[1, 3, 2, 1], 1), Phase::Train);
+    let rows = BatchNorm1d::new(3, Kind::Double, CPU);
+    assert!(refused(&|| drop(rows.forward(&values(&[4, 3, 2, 2], 1), Phase::Eval))));
+    assert!(refused(&|| drop(GhostBatchNorm::new(3, 1, BatchNormConfig::default(), Kind::Double, CPU))));
+    let renorm = BatchRenorm::new(3, RenormConfig::default(), Kind::Double, CPU);
+    assert!(refused(&|| drop(renorm.forward(&values(&[1, 3], 1), Phase::Train))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Parts of any sizes, merged in any grouping, have the moments of the whole, also far from zero.
+    #[test]
+    fn merged_moments_are_those_of_the_whole(
+        sizes in prop::collection::vec(0i64..9, 1..7), offset in -1e6f64..1e6, seed in 0u64..1000, left in any::<bool>(),
+    ) {
+        let rows: i64 = sizes.iter().sum();
+        prop_assume!(rows > 0);
+        let x = values(&[rows, 2], seed) + offset;
+        let mut first = 0;
+        let mut parts: Vec<Moments> = sizes.iter().map(|&size| {
+            let part = Moments::of(&x.narrow(0, first, size));
+            first += size;
+            part
+        }).collect();
+        while parts.len() > 1 {
+            let at = if left { 0 } else { parts.len() - 2 };
+            let (a, b) = (parts.remove(at), parts.remove(at));
+            parts.insert(at, a.merge(&b));
+        }
+        prop_assert_eq!(parts[0].count().double_value(&[]), rows as f64);
+        let mean = x.mean_dim(0, false, Kind::Double);
+        let deviations = (&x - &mean).square().sum_dim_intlist(0, false, Kind::Double);
+        let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        prop_assert!(apart(parts[0].mean(), &mean) < 1e-9 * (1.0 + offset.abs() * 1e-3));
+        prop_assert!(apart(&parts[0].variance(), &(deviations / rows as f64)) < 1e-8);
+    }
+}
