@@ -1,7 +1,7 @@
 //! Convolutions. Pooling has no state: `Tensor::max_pool2d`, `avg_pool2d` and `adaptive_avg_pool2d` are it.
 
+use crate::init;
 use crate::module::{Module, Role};
-use rand::RngExt;
 use rl_minibatch::Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -61,11 +61,7 @@ impl Conv2d {
         );
         let shape = [outputs, inputs / groups, kernel[0], kernel[1]];
         let bound = 1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt();
-        let mut draw = |shape: &[i64]| {
-            let count = shape.iter().product::<i64>() as usize;
-            let values: Vec<f64> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
-            Tensor::from_slice(&values).reshape(shape).to_kind(kind).to_device(device).set_requires_grad(true)
-        };
+        let mut draw = |shape: &[i64]| init::uniform(shape, bound, rng, kind, device);
         let weight = draw(&shape);
         let bias = config.bias.then(|| draw(&[outputs]));
         Self { weight, bias, config }

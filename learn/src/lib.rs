@@ -17,6 +17,7 @@ mod agent;
 mod conv;
 mod data_parallel;
 pub mod device;
+mod init;
 mod learner;
 pub mod loss;
 mod mlp;

@@ -1,7 +1,7 @@
 //! Recurrent layers, LSTM and GRU, over padded and over packed sequences.
 
+use crate::init;
 use crate::module::{Module, Role};
-use rand::RngExt;
 use rl_minibatch::Rng;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -107,11 +107,7 @@ impl Rnn {
             RnnKind::Gru => 3,
         };
         let bound = 1.0 / (hidden as f64).sqrt();
-        let mut draw = |shape: &[i64]| {
-            let count = shape.iter().product::<i64>() as usize;
-            let values: Vec<f64> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
-            Tensor::from_slice(&values).reshape(shape).to_kind(kind).to_device(device).set_requires_grad(true)
-        };
+        let mut draw = |shape: &[i64]| init::uniform(shape, bound, rng, kind, device);
         let directions = if config.bidirectional { 2 } else { 1 };
         let (mut weights, mut names) = (Vec::new(), Vec::new());
         for layer in 0..layers {

@@ -361,6 +361,38 @@ fn a_synchronized_graph_refuses_what_it_cannot_differentiate() {
     assert!(!no_grad(|| layer.forward(&x, Phase::Train).unwrap()).requires_grad());
 }
 
+/// bf16 activations with f32 parameters, as under autocast: the statistics are summed in f32. bf16 has 8 bits, so 1e-2.
+#[test]
+fn half_precision_activations_are_normalized_in_single_precision() {
+    let x = values(&[64, 3, 4], 1).to_kind(Kind::BFloat16);
+    let w = values(&[64, 3, 4], 2).to_kind(Kind::BFloat16);
+    let plain = BatchNorm1d::new(3, Kind::Float, CPU);
+    let sync = SyncBatchNorm::new(3, BatchNormConfig::default(), Arc::new(Alone), Kind::Float, CPU);
+    let renorm = BatchRenorm::new(3, RenormConfig::default(), Kind::Float, CPU);
+    let run = |module: &dyn Module, forward: &dyn Fn(&Tensor) -> Tensor| {
+        let input = x.copy().set_requires_grad(true);
+        let y = forward(&input);
+        assert_eq!(y.kind(), Kind::BFloat16);
+        let mut wanted = vec![input];
+        wanted.extend(parameters(module));
+        let mut all = gradients(&(&y * &w).sum(Kind::Float), &wanted);
+        assert_eq!((all[0].kind(), all[1].kind()), (Kind::BFloat16, Kind::Float));
+        all.push(y);
+        all
+    };
+    let expected = run(&plain, &|x| plain.forward(x, Phase::Train));
+    for found in [
+        run(&sync, &|x| sync.forward(x, Phase::Train).unwrap()),
+        run(&renorm, &|x| renorm.forward(x, Phase::Train)),
+    ] {
+        for (found, expected) in found.iter().zip(&expected) {
+            let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+            let scale = expected.abs().max().double_value(&[]);
+            assert!((found - expected).abs().max().double_value(&[]) < 1e-2 * scale);
+        }
+    }
+}
+
 /// All rows at once, in f64: mean and unbiased variance.
 fn statistics(x: &Tensor) -> (Tensor, Tensor) {
     let (var, mean) = x.var_mean_correction(0, 1, false);

@@ -28,6 +28,19 @@ pub fn reset_statistics(module: &dyn Module) {
 /// instead, which weighs the rows of a smaller last batch more and leaves out the variance between batches' means. Layers behind the
 /// first see inputs that were normalized by batch, as in training, so large batches are best.
 ///
+/// ```
+/// use rl_learn::{BatchNorm1d, Device, Kind, Phase, Tensor, buffers, recompute_statistics};
+/// let norm = BatchNorm1d::new(1, Kind::Double, Device::Cpu);
+/// let batches = [&[1.0, 2.0, 3.0][..], &[4.0, 10.0]].map(|rows| Tensor::from_slice(rows).reshape([-1, 1]));
+/// recompute_statistics(&norm, batches, |x, phase| {
+///     norm.forward(&x, phase);
+///     Ok::<_, ()>(())
+/// })?;
+/// let (mean, var) = (buffers(&norm)[0].double_value(&[0]), buffers(&norm)[1].double_value(&[0]));
+/// assert_eq!((mean, var), (4.0, 12.5));
+/// # Ok::<(), ()>(())
+/// ```
+///
 /// Costs a forward pass a batch. Without a batch nothing changes. Afterwards `num_batches_tracked` is the number of batches.
 ///
 /// # Errors

@@ -108,10 +108,7 @@ impl SyncBatchNorm {
                 let joint = Tensor::stack(&[&sum_grad, &sum_grad_x_hat], 0);
                 reducer.sum(std::slice::from_ref(&joint)).map_err(|e| e.to_string())?;
                 let means = joint / &count;
-                let mut scale = inv_std.shallow_clone();
-                if affine {
-                    scale = scale * &saved[1];
-                }
+                let scale = if affine { &inv_std * &saved[1] } else { inv_std.shallow_clone() };
                 let dx = (grad - channelwise(&means.get(0)) - x_hat * channelwise(&means.get(1)))
                     * channelwise(&scale);
                 found[0] = Some(dx.to_kind(x.kind()));
