@@ -9,6 +9,7 @@ use rl_learn::{
     buffers, gradients, no_grad, parameters, row_share, visit_module, walk_under,
 };
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 const CPU: Device = Device::Cpu;
@@ -456,8 +457,8 @@ fn batch_norm_in_a_pipeline_is_that_of_the_micro_batches() {
 
 #[test]
 fn recomputing_runs_each_stage_twice_and_frozen_or_plain_stages_are_fine() {
-    let runs = Arc::new(Cell::new(0));
-    let counted = Arc::clone(&runs);
+    let runs = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&runs);
     let frozen = Linear::new(3, 4, &mut Rng::seed_from_u64(1), Kind::Double, CPU);
     for parameter in parameters(&frozen) {
         let _ = no_grad(|| parameter.set_requires_grad(false));

@@ -26,7 +26,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 /// the rows ([`row_share`](crate::row_share)) before the backward pass, and gradients are summed. PyTorch's DDP, which averages
 /// gradients instead, is exact for equal shares only.
 ///
-/// All ranks must go through the same layers in the same order, forward and backward. A rank that fails elsewhere ends the others' passes
+/// All ranks must go through the same layers in the same order, forward and backward, and `x` must ask for gradients on all or on none: where it is
+/// data, the backward pass needs no meeting. A rank that fails elsewhere ends the others' passes
 /// with an error; in the backward pass that is an error of [`try_gradients`](crate::try_gradients) and a panic of
 /// [`gradients`](crate::gradients).
 pub struct SyncBatchNorm {
