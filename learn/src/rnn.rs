@@ -189,8 +189,8 @@ impl Rnn {
         })
     }
 
-    /// Padded sequences of unequal lengths, `x` `[T, B, inputs]` with `lengths[b]` steps in column b, in any order. What stands behind a sequence's end
-    /// is not looked at: the final state is that after its last step, and the way back begins there. Packs, runs and pads again.
+    /// Padded sequences of unequal lengths, `x` `[T, B, inputs]` with `lengths[b]` steps in column b, in any order. What stands behind a
+    /// sequence's end is not looked at: the final state is that after its last step, and the way back begins there. Packs, runs and pads again.
     ///
     /// # Errors
     /// [`RnnError`].

@@ -1,12 +1,12 @@
-//! Normalization layers beside each other and beside plain formulas: ghost, renormalized, synchronized and recomputed statistics.
+//! Normalization layers beside each other and beside plain formulas: ghost, renormalized and recomputed statistics.
 //! All in f64; "close" is 1e-10 of the largest value unless it says otherwise.
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rl_learn::{
     Alone, Average, BatchNorm1d, BatchNorm2d, BatchNormConfig, BatchRenorm, Device, GhostBatchNorm, Kind,
-    MemoryState, Module, Moments, Phase, ReduceError, Reducer, RenormConfig, Rng, SyncBatchNorm, Tensor,
-    Threads, buffers, gradients, no_grad, parameters, recompute_statistics, reset_statistics, visit_module,
+    MemoryState, Module, Moments, Phase, RenormConfig, Rng, SyncBatchNorm, Tensor, buffers, gradients,
+    no_grad, parameters, recompute_statistics, reset_statistics, visit_module,
 };
 use std::sync::Arc;
 
@@ -65,6 +65,32 @@ fn all_close(found: &[Tensor], expected: &[Tensor], what: &str) {
 
 fn saved(module: &dyn Module) -> MemoryState {
     MemoryState::save(|v| visit_module(v, module)).unwrap()
+}
+
+/// What agents have been trained with is one call of libtorch's, and stays so to the bit.
+#[test]
+fn plain_batch_norm_is_libtorchs_own() {
+    let norm = BatchNorm1d::new(5, Kind::Float, CPU);
+    let (mean, var) = (Tensor::zeros([5], (Kind::Float, CPU)), Tensor::ones([5], (Kind::Float, CPU)));
+    set_affine(&norm);
+    let affine = parameters(&norm);
+    for step in 0..5 {
+        let x = values(&[7, 5], step).to_kind(Kind::Float);
+        for (phase, training) in [(Phase::Train, true), (Phase::Eval, false)] {
+            let expected = x.batch_norm(
+                Some(&affine[0]),
+                Some(&affine[1]),
+                Some(&mean),
+                Some(&var),
+                training,
+                0.1,
+                1e-5,
+                true,
+            );
+            assert_eq!(floats(&norm.forward(&x, phase)), floats(&expected));
+        }
+    }
+    assert_eq!((floats(&buffers(&norm)[0]), floats(&buffers(&norm)[1])), (floats(&mean), floats(&var)));
 }
 
 #[test]
@@ -162,7 +188,7 @@ impl PlainRenorm {
                 g_normal[i] = g * gamma[k] * r;
             }
             // The paper's backward pass: through σ_B, through μ_B, and straight.
-            let d_std: f64 = (0..rows).map(|i| g_normal[i] * (column[i] - mean) * -1.0 / (std * std)).sum();
+            let d_std: f64 = (0..rows).map(|i| -(g_normal[i] * (column[i] - mean)) / (std * std)).sum();
             let d_mean: f64 = g_normal.iter().map(|g| -g / std).sum();
             for i in 0..rows {
                 dx[i * c + k] = g_normal[i] / std + d_std * (column[i] - mean) / (m * std) + d_mean / m;
@@ -239,128 +265,6 @@ fn batch_renorm_begins_as_batch_norm_and_resumes_on_its_way() {
     assert_eq!(saved(&layer), saved(&resumed));
 }
 
-/// What the ranks compute on their shares against one batch normalization on the joined rows, over three batches.
-fn synchronized_is_joined(shares: &[i64], tail: &[i64], average: Average, affine: bool) {
-    let config = BatchNormConfig { average, affine, ..BatchNormConfig::default() };
-    let rows: i64 = shares.iter().sum();
-    let mut shape = vec![rows, 3];
-    shape.extend(tail);
-    let batch = |step: u64| (values(&shape, 10 + step) * 4.0 + 100.0, values(&shape, 20 + step));
-    let plain = GhostBatchNorm::new(3, i64::MAX / 2, config, Kind::Double, CPU);
-    set_affine(&plain);
-    let expected: Vec<Vec<Tensor>> = (0..3)
-        .map(|step| {
-            let (x, w) = batch(step);
-            both_ways(&plain, &x, &w, |x| plain.forward(x, Phase::Train))
-        })
-        .collect();
-    let first_of = |rank: usize| shares[..rank].iter().sum::<i64>();
-    let found = Threads::run(shares.len(), |rank| {
-        let layer = SyncBatchNorm::new(3, config, rank.reducer(), Kind::Double, CPU);
-        set_affine(&layer);
-        let mut steps = Vec::new();
-        for step in 0..3 {
-            let (x, w) = batch(step);
-            let own = |t: &Tensor| t.narrow(0, first_of(rank.rank()), shares[rank.rank()]);
-            let mut all = both_ways(&layer, &own(&x), &own(&w), |x| layer.forward(x, Phase::Train).unwrap());
-            // The parameters' gradients are each rank's own until they are summed.
-            rank.sum(&all[2..])?;
-            all.push(layer.forward(&own(&x), Phase::Eval)?);
-            steps.push(all);
-        }
-        Ok::<_, ReduceError>((steps, saved(&layer), buffers(&layer)))
-    })
-    .unwrap();
-    for step in 0..3 {
-        for i in 0..2 {
-            let parts: Vec<&Tensor> = found.iter().map(|(steps, ..)| &steps[step][i]).collect();
-            close(&Tensor::cat(&parts, 0), &expected[step][i], &format!("step {step}, {i}"));
-        }
-        for (steps, ..) in &found {
-            let affine = steps[step].len() - 1;
-            all_close(&steps[step][2..affine], &expected[step][2..], &format!("step {step}, parameters"));
-        }
-    }
-    let joined = batch(2).0;
-    let parts: Vec<&Tensor> = found.iter().map(|(steps, ..)| steps[2].last().unwrap()).collect();
-    close(&Tensor::cat(&parts, 0), &plain.forward(&joined, Phase::Eval), "evaluation");
-    for (_, state, statistics) in &found {
-        assert_eq!(*state, found[0].1, "the same bits on every rank");
-        all_close(statistics, &buffers(&plain), "running statistics");
-    }
-}
-
-#[test]
-fn synchronized_batch_norm_is_batch_norm_over_the_joined_batch() {
-    let momentum = Average::Momentum(0.1);
-    synchronized_is_joined(&[8], &[], momentum, true);
-    synchronized_is_joined(&[4, 4], &[], momentum, true);
-    synchronized_is_joined(&[7, 2, 3], &[], momentum, true);
-    synchronized_is_joined(&[1, 5, 1], &[], Average::Cumulative, true);
-    synchronized_is_joined(&[3, 0, 2], &[], momentum, true);
-    synchronized_is_joined(&[2, 3], &[4, 2], momentum, false);
-    synchronized_is_joined(&[1, 1, 3], &[5], momentum, true);
-}
-
-#[test]
-fn ranks_take_part_in_the_backward_pass_of_layers_upon_layers() {
-    // Two synchronized layers with a product between them; the gradient of the input against the joined computation.
-    // Tensors do not go between threads by reference, so each makes its own.
-    let batch = || (values(&[6, 3], 1), values(&[6, 3], 2));
-    let config = BatchNormConfig::default();
-    let make = |reducer: Arc<dyn Reducer>| {
-        let layer = |reducer| SyncBatchNorm::new(3, config, reducer, Kind::Double, CPU);
-        (layer(Arc::clone(&reducer)), layer(reducer))
-    };
-    let run = |(first, second): &(SyncBatchNorm, SyncBatchNorm), x: &Tensor, w: &Tensor| {
-        let x = x.copy().set_requires_grad(true);
-        let inner = first.forward(&x, Phase::Train)?;
-        let y = second.forward(&(inner.sigmoid() * &x), Phase::Train)?;
-        Ok::<_, ReduceError>(gradients(&(y.tanh() * w).sum(Kind::Double), &[x]).remove(0))
-    };
-    let (x, w) = batch();
-    let expected = run(&make(Arc::new(Alone)), &x, &w).unwrap();
-    let found = Threads::run(2, |rank| {
-        let (x, w) = batch();
-        let own = |t: &Tensor| if rank.rank() == 0 { t.narrow(0, 0, 4) } else { t.narrow(0, 4, 2) };
-        run(&make(rank.reducer()), &own(&x), &own(&w))
-    })
-    .unwrap();
-    close(&Tensor::cat(&found, 0), &expected, "two layers");
-}
-
-#[test]
-fn a_rank_that_fails_before_its_backward_pass_ends_that_of_the_others() {
-    let error = Threads::run(2, |rank| {
-        let layer = SyncBatchNorm::new(3, BatchNormConfig::default(), rank.reducer(), Kind::Double, CPU);
-        let x = values(&[4, 3], 1).set_requires_grad(true);
-        let y = layer.forward(&x, Phase::Train).map_err(|e| e.to_string())?;
-        if rank.rank() == 1 {
-            return Err("no more rows".to_string());
-        }
-        let failed = rl_learn::try_gradients(&y.sum(Kind::Double), &[x]).unwrap_err().to_string();
-        assert!(failed.contains("rank 1: no more rows"), "{failed}");
-        Ok(())
-    })
-    .unwrap_err();
-    assert_eq!(error.to_string(), "rank 1: no more rows");
-}
-
-#[test]
-fn a_synchronized_graph_refuses_what_it_cannot_differentiate() {
-    let layer = SyncBatchNorm::new(3, BatchNormConfig::default(), Arc::new(Alone), Kind::Double, CPU);
-    let x = values(&[4, 3], 1).set_requires_grad(true);
-    let mut input = &x * 1.0;
-    let y = layer.forward(&input, Phase::Train).unwrap();
-    let _ = no_grad(|| input.g_add_scalar_(1.0));
-    let error = rl_learn::try_gradients(&y.sum(Kind::Double), &[x.shallow_clone()]).unwrap_err().to_string();
-    assert!(error.contains("modified by an inplace operation"), "{error}");
-    let y = layer.forward(&x, Phase::Train).unwrap();
-    let twice = Tensor::f_run_backward(&[y.sum(Kind::Double)], &[&x], true, true).unwrap_err().to_string();
-    assert!(twice.contains("cannot be differentiated twice"), "{twice}");
-    assert!(!no_grad(|| layer.forward(&x, Phase::Train).unwrap()).requires_grad());
-}
-
 /// bf16 activations with f32 parameters, as under autocast: the statistics are summed in f32. bf16 has 8 bits, so 1e-2.
 #[test]
 fn half_precision_activations_are_normalized_in_single_precision() {
@@ -393,6 +297,11 @@ fn half_precision_activations_are_normalized_in_single_precision() {
     }
 }
 
+/// What a recomputation wants to hear; the output itself is of no use.
+fn done(_: Tensor) -> Result<(), ()> {
+    Ok(())
+}
+
 /// All rows at once, in f64: mean and unbiased variance.
 fn statistics(x: &Tensor) -> (Tensor, Tensor) {
     let (var, mean) = x.var_mean_correction(0, 1, false);
@@ -411,13 +320,10 @@ fn recomputed_statistics_are_those_of_all_rows_whatever_the_batches() {
     let renorm = BatchRenorm::new(3, RenormConfig::default(), Kind::Double, CPU);
     for round in 0..2 {
         // A first round that is trained away, so that the second must not go on from it.
-        recompute_statistics(&norm, batches(), |x, phase| Ok::<_, ()>(drop(norm.forward(&x, phase))))
-            .unwrap();
-        recompute_statistics(&ghost, batches(), |x, phase| Ok::<_, ()>(drop(ghost.forward(&x, phase))))
-            .unwrap();
+        recompute_statistics(&norm, batches(), |x, phase| done(norm.forward(&x, phase))).unwrap();
+        recompute_statistics(&ghost, batches(), |x, phase| done(ghost.forward(&x, phase))).unwrap();
         recompute_statistics(&sync, batches(), |x, phase| sync.forward(&x, phase).map(drop)).unwrap();
-        recompute_statistics(&renorm, batches(), |x, phase| Ok::<_, ()>(drop(renorm.forward(&x, phase))))
-            .unwrap();
+        recompute_statistics(&renorm, batches(), |x, phase| done(renorm.forward(&x, phase))).unwrap();
         for (module, name) in [(&norm as &dyn Module, "plain"), (&ghost, "ghost"), (&sync, "synchronized")] {
             close(&buffers(module)[0], &mean, &format!("{name} mean, round {round}"));
             close(&buffers(module)[1], &var, &format!("{name} variance, round {round}"));
