@@ -129,6 +129,10 @@ char* rl_foreach_copy(at::Tensor* const* targets, at::Tensor* const* sources, si
   return guarded([&] { at::_foreach_copy_(list(targets, n), list(sources, n)); });
 }
 
+char* rl_foreach_add(at::Tensor* const* targets, at::Tensor* const* sources, size_t n, double alpha) {
+  return guarded([&] { at::_foreach_add_(list(targets, n), list(sources, n), alpha); });
+}
+
 char* rl_foreach_clip_norm(at::Tensor* const* grads, size_t n, double max_norm, at::Tensor** norm) {
   return guarded([&] {
     auto g = list(grads, n);

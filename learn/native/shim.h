@@ -40,6 +40,9 @@ char* rl_foreach_lerp(at::Tensor* const* targets, at::Tensor* const* sources, si
 // targets = sources
 char* rl_foreach_copy(at::Tensor* const* targets, at::Tensor* const* sources, size_t n);
 
+// targets += alpha * sources
+char* rl_foreach_add(at::Tensor* const* targets, at::Tensor* const* sources, size_t n, double alpha);
+
 // Scales `grads` so that their joint 2-norm is at most `max_norm`. *norm receives the norm before, as a new tensor.
 char* rl_foreach_clip_norm(at::Tensor* const* grads, size_t n, double max_norm, at::Tensor** norm);
 }

@@ -7,11 +7,17 @@
 //!   [`loss`], the [`Optimizer`]s, [`Schedule`]s and the target-network updates in [`target`];
 //! * [`Learner`] is the machinery around it: sample, stage, update, write priorities back.
 //!
+//! Beside them, for training that is spread out: a [`Reducer`] sums over ranks, [`GradientBuckets`] are the one place where gradients go
+//! through it, and a [`Pipeline`] cuts a model into stages on several devices.
+//!
 //! Nothing on that path is read back from the device but |δ| of the update before, for the priorities; scalars are tensors until
 //! somebody logs them.
 
 mod agent;
+mod conv;
+mod data_parallel;
 pub mod device;
+mod init;
 mod learner;
 mod loader;
 pub mod loss;
@@ -19,6 +25,9 @@ mod mlp;
 mod module;
 mod norm;
 mod optim;
+mod pipeline;
+mod reduce;
+mod rnn;
 mod schedule;
 mod shim;
 mod staging;
@@ -26,12 +35,20 @@ mod state;
 pub mod target;
 
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
+pub use conv::{Conv2d, Conv2dConfig};
+pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
 pub use learner::{Learner, LearnerError};
 pub use loader::{DeviceLoader, PinnedBatch, PinnedMemory};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
-pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
-pub use norm::{BatchNorm1d, Phase};
+pub use module::{Module, Role, buffers, gradients, parameters, try_gradients, visit_module, walk_under};
+pub use norm::{
+    Average, BatchNorm1d, BatchNorm2d, BatchNormConfig, BatchRenorm, GhostBatchNorm, LayerNorm, Moments,
+    Phase, RenormConfig, SyncBatchNorm, recompute_statistics, reset_statistics,
+};
 pub use optim::{Optimizer, OptimizerConfig, clip_norm};
+pub use pipeline::{Pipeline, PipelineError, PipelineStep, Stage, StageOf};
+pub use reduce::{Alone, Rank, ReduceError, Reducer, Threads, ThreadsError, broadcast_module};
+pub use rnn::{Rnn, RnnConfig, RnnError, RnnKind, RnnOutput, RnnState};
 pub use schedule::Schedule;
 pub use shim::{ShimError, keep_freed_memory};
 pub use staging::{MiniBatch, Staging};

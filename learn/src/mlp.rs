@@ -1,8 +1,8 @@
 //! Linear layers and the multi-layer perceptron.
 
+use crate::init;
 use crate::module::{Module, Role, walk_under};
 use crate::norm::{BatchNorm1d, Phase};
-use rand::RngExt;
 use rl_minibatch::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,13 +45,8 @@ impl Linear {
     ///
     /// The numbers come from `rng` and not from libtorch's generator, so that they are the same on every device.
     pub fn uniform(inputs: i64, outputs: i64, bound: f64, rng: &mut Rng, kind: Kind, device: Device) -> Self {
-        let mut draw = |shape: &[i64]| {
-            let count = shape.iter().product::<i64>() as usize;
-            let values: Vec<f64> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
-            Tensor::from_slice(&values).reshape(shape).to_kind(kind).to_device(device).set_requires_grad(true)
-        };
-        let weight = draw(&[outputs, inputs]);
-        let bias = draw(&[outputs]);
+        let weight = init::uniform(&[outputs, inputs], bound, rng, kind, device);
+        let bias = init::uniform(&[outputs], bound, rng, kind, device);
         Self { weight, bias }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::visit_tensor;
 use rl_minibatch::{StateError, StateVisitor};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 /// What a tensor of a module is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,4 +66,12 @@ pub fn visit_module(visitor: &mut dyn StateVisitor, module: &dyn Module) -> Resu
 /// When `loss` is not a scalar, or does not depend on one of `parameters`: both are errors in an algorithm's own code.
 pub fn gradients(loss: &Tensor, parameters: &[Tensor]) -> Vec<Tensor> {
     Tensor::run_backward(&[loss], parameters, false, false)
+}
+
+/// As [`gradients`], for losses whose backward pass can fail by no fault of the code: one that goes through a reducer.
+///
+/// # Errors
+/// libtorch's, or what the failing function said.
+pub fn try_gradients(loss: &Tensor, parameters: &[Tensor]) -> Result<Vec<Tensor>, TchError> {
+    Tensor::f_run_backward(&[loss], parameters, false, false)
 }
