@@ -29,7 +29,10 @@ pub use learner::{Learner, LearnerError};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
 pub use norm::{BatchNorm1d, Phase};
-pub use optim::{Optimizer, OptimizerConfig, clip_norm};
+pub use optim::{
+    Ema, Optimizer, OptimizerConfig, ParamGroup, ParamGroups, clip_norm, clip_value,
+    no_decay_on_biases_and_norms,
+};
 pub use schedule::Schedule;
 pub use shim::{ShimError, keep_freed_memory};
 pub use staging::{MiniBatch, Staging};
