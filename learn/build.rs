@@ -17,6 +17,7 @@ fn main() {
         .std("c++17")
         .file("native/shim.cc")
         .file("native/autograd.cc")
+        .file("native/optim.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")

@@ -1,48 +1,15 @@
 #include "shim.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-#include <c10/util/Exception.h>
-
-#include <cstring>
-#include <vector>
+#include "guarded.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 #include <dlfcn.h>
 
-namespace {
-
-char* copy_message(const char* text) {
-  return strdup(text);
-}
-
-// Runs `body`, turning whatever it throws into a message without libtorch's backtrace.
-template <typename Body>
-char* guarded(Body body) {
-  try {
-    at::NoGradGuard no_grad;
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return copy_message(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return copy_message(error.what());
-  } catch (...) {
-    return copy_message("an unknown C++ exception");
-  }
-}
-
-std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t n) {
-  std::vector<at::Tensor> out;
-  if (tensors == nullptr) return out;
-  out.reserve(n);
-  for (size_t i = 0; i < n; ++i) out.push_back(*tensors[i]);
-  return out;
-}
-
-}  // namespace
+using rl::copy_message;
+using rl::guarded;
+using rl::list;
 
 extern "C" {
 
@@ -65,60 +32,6 @@ char* rl_open_cuda() {
 #else
   return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr ? copy_message(dlerror()) : nullptr;
 #endif
-}
-
-char* rl_fused_adam(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
-                    at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t n, const at::Tensor* lr,
-                    double beta1, double beta2, double weight_decay, double eps, bool decoupled) {
-  return guarded([&] {
-    auto p = list(params, n), g = list(grads, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n), t = list(steps, n);
-    at::_foreach_add_(t, 1);
-    if (decoupled) {
-      at::_fused_adamw_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
-    } else {
-      at::_fused_adam_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
-    }
-  });
-}
-
-char* rl_fused_sgd(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* momenta, size_t n,
-                   const at::Tensor* lr, double momentum, double dampening, double weight_decay, bool nesterov,
-                   bool first) {
-  return guarded([&] {
-    auto p = list(params, n), g = list(grads, n), m = list(momenta, n);
-    at::_fused_sgd_(p, g, m, weight_decay, momentum, *lr, dampening, nesterov, /*maximize=*/false, first);
-  });
-}
-
-char* rl_foreach_rmsprop(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* square_avgs,
-                         at::Tensor* const* grad_avgs, at::Tensor* const* momenta, size_t n, const at::Tensor* lr,
-                         double alpha, double eps, double weight_decay, double momentum) {
-  return guarded([&] {
-    auto p = list(params, n), g = list(grads, n), square_avg = list(square_avgs, n);
-    if (weight_decay != 0) g = at::_foreach_add(g, p, weight_decay);
-    at::_foreach_mul_(square_avg, alpha);
-    at::_foreach_addcmul_(square_avg, g, g, 1 - alpha);
-    std::vector<at::Tensor> denominator;
-    if (grad_avgs != nullptr) {
-      auto grad_avg = list(grad_avgs, n);
-      at::_foreach_lerp_(grad_avg, g, 1 - alpha);
-      denominator = at::_foreach_addcmul(square_avg, grad_avg, grad_avg, -1);
-      at::_foreach_sqrt_(denominator);
-    } else {
-      denominator = at::_foreach_sqrt(square_avg);
-    }
-    at::_foreach_add_(denominator, eps);
-    auto update = at::_foreach_div(g, denominator);
-    if (momentum > 0) {
-      auto buffer = list(momenta, n);
-      at::_foreach_mul_(buffer, momentum);
-      at::_foreach_add_(buffer, update);
-      update = at::_foreach_mul(buffer, *lr);
-    } else {
-      at::_foreach_mul_(update, *lr);
-    }
-    at::_foreach_sub_(p, update);
-  });
 }
 
 char* rl_foreach_lerp(at::Tensor* const* targets, at::Tensor* const* sources, size_t n, double weight) {

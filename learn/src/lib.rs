@@ -45,7 +45,10 @@ pub use norm::{
     Average, BatchNorm1d, BatchNorm2d, BatchNormConfig, BatchRenorm, GhostBatchNorm, LayerNorm, Moments,
     Phase, RenormConfig, SyncBatchNorm, recompute_statistics, reset_statistics,
 };
-pub use optim::{Optimizer, OptimizerConfig, clip_norm};
+pub use optim::{
+    Ema, Optimizer, OptimizerConfig, ParamGroup, ParamGroups, clip_norm, clip_value,
+    no_decay_on_biases_and_norms,
+};
 pub use pipeline::{Pipeline, PipelineError, PipelineStep, Stage, StageOf};
 pub use reduce::{Alone, Rank, ReduceError, Reducer, Threads, ThreadsError, broadcast_module};
 pub use rnn::{Rnn, RnnConfig, RnnError, RnnKind, RnnOutput, RnnState};

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
@@ -17,45 +18,15 @@ unsafe extern "C" {
     fn rl_free(message: *mut c_char);
     fn rl_keep_freed_memory();
     fn rl_open_cuda() -> *mut c_char;
-    fn rl_fused_adam(
-        params: List,
-        grads: List,
-        exp_avgs: List,
-        exp_avg_sqs: List,
-        steps: List,
-        n: usize,
-        lr: *const C_tensor,
-        beta1: f64,
-        beta2: f64,
-        weight_decay: f64,
-        eps: f64,
-        decoupled: bool,
-    ) -> *mut c_char;
-    fn rl_fused_sgd(
-        params: List,
-        grads: List,
-        momenta: List,
-        n: usize,
-        lr: *const C_tensor,
-        momentum: f64,
-        dampening: f64,
-        weight_decay: f64,
-        nesterov: bool,
-        first: bool,
-    ) -> *mut c_char;
-    fn rl_foreach_rmsprop(
-        params: List,
-        grads: List,
-        square_avgs: List,
-        grad_avgs: List,
-        momenta: List,
-        n: usize,
-        lr: *const C_tensor,
-        alpha: f64,
-        eps: f64,
-        weight_decay: f64,
-        momentum: f64,
-    ) -> *mut c_char;
+    fn rl_list_new(tensors: List, n: usize, out: *mut *mut RawList) -> *mut c_char;
+    fn rl_list_free(list: *mut RawList);
+    fn rl_adam(group: *const RawGroup, rule: *const Adam) -> *mut c_char;
+    fn rl_sgd(group: *const RawGroup, rule: *const Sgd) -> *mut c_char;
+    fn rl_rmsprop(group: *const RawGroup, rule: *const RmsProp) -> *mut c_char;
+    fn rl_lars(group: *const RawGroup, rule: *const Lars) -> *mut c_char;
+    fn rl_lamb(group: *const RawGroup, rule: *const Lamb) -> *mut c_char;
+    fn rl_foreach_clip_value(grads: List, n: usize, bound: f64) -> *mut c_char;
+    fn rl_foreach_swap(first: List, second: List, n: usize) -> *mut c_char;
     fn rl_foreach_lerp(targets: List, sources: List, n: usize, weight: f64) -> *mut c_char;
     fn rl_foreach_copy(targets: List, sources: List, n: usize) -> *mut c_char;
     fn rl_foreach_clip_norm(grads: List, n: usize, max_norm: f64, norm: *mut *mut C_tensor) -> *mut c_char;
@@ -99,123 +70,145 @@ pub(crate) fn open_cuda() -> Result<(), ShimError> {
     checked(unsafe { rl_open_cuda() })
 }
 
-/// The numbers of one Adam step.
-pub(crate) struct Adam {
-    pub beta1: f64,
-    pub beta2: f64,
-    pub weight_decay: f64,
-    pub eps: f64,
-    pub decoupled: bool,
+/// A `std::vector<at::Tensor>` of the shim's.
+#[repr(C)]
+struct RawList {
+    _opaque: [u8; 0],
 }
 
-pub(crate) fn fused_adam(
-    params: &[Tensor],
-    grads: &[Tensor],
-    exp_avgs: &[Tensor],
-    exp_avg_sqs: &[Tensor],
-    steps: &[Tensor],
-    lr: &Tensor,
-    adam: &Adam,
-) -> Result<(), ShimError> {
-    same_length(params, &[grads, exp_avgs, exp_avg_sqs, steps]);
-    // SAFETY: each array holds `params.len()` live tensor pointers for the length of the call; the shim only reads the
-    // arrays and writes through the tensors, which libtorch checks for shape and dtype.
-    checked(unsafe {
-        rl_fused_adam(
-            pointers(params).as_ptr(),
-            pointers(grads).as_ptr(),
-            pointers(exp_avgs).as_ptr(),
-            pointers(exp_avg_sqs).as_ptr(),
-            pointers(steps).as_ptr(),
-            params.len(),
-            lr.as_ptr(),
-            adam.beta1,
-            adam.beta2,
-            adam.weight_decay,
-            adam.eps,
-            adam.decoupled,
-        )
-    })
+/// Handles to tensors, put together once and used in every step: making the list anew costs more than a small kernel.
+#[derive(Debug)]
+pub(crate) struct TensorList {
+    raw: NonNull<RawList>,
+    len: usize,
 }
 
-/// The numbers of one SGD step.
-pub(crate) struct Sgd {
-    pub momentum: f64,
-    pub dampening: f64,
-    pub weight_decay: f64,
-    pub nesterov: bool,
-    pub first: bool,
+// SAFETY: the list is a vector of reference-counted handles that nobody else holds; their counts are atomic, and tch declares its tensors,
+// the same handles, `Send` as well.
+unsafe impl Send for TensorList {}
+
+impl TensorList {
+    pub(crate) fn new(tensors: &[Tensor]) -> Result<Self, ShimError> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the array holds `tensors.len()` live tensor pointers for the length of the call; the list copies the handles.
+        checked(unsafe { rl_list_new(pointers(tensors).as_ptr(), tensors.len(), &mut raw) })?;
+        let raw = NonNull::new(raw).ok_or_else(|| ShimError("no list was made".to_string()))?;
+        Ok(Self { raw, len: tensors.len() })
+    }
 }
 
-/// `momenta` is empty when the momentum is 0.
-pub(crate) fn fused_sgd(
-    params: &[Tensor],
-    grads: &[Tensor],
-    momenta: &[Tensor],
-    lr: &Tensor,
-    sgd: &Sgd,
-) -> Result<(), ShimError> {
-    same_length(params, &[grads]);
-    let momenta_pointers = optional(params, momenta);
-    // SAFETY: as in `fused_adam`; a null list is what the shim takes for "none".
-    checked(unsafe {
-        rl_fused_sgd(
-            pointers(params).as_ptr(),
-            pointers(grads).as_ptr(),
-            null_or(&momenta_pointers),
-            params.len(),
-            lr.as_ptr(),
-            sgd.momentum,
-            sgd.dampening,
-            sgd.weight_decay,
-            sgd.nesterov,
-            sgd.first,
-        )
-    })
+impl Drop for TensorList {
+    fn drop(&mut self) {
+        // SAFETY: made by rl_list_new and freed exactly once, here.
+        unsafe { rl_list_free(self.raw.as_ptr()) }
+    }
 }
 
-/// The numbers of one RMSprop step.
-pub(crate) struct RmsProp {
-    pub alpha: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-    pub momentum: f64,
+/// `Group` of native/optim.h.
+#[repr(C)]
+pub(crate) struct RawGroup {
+    params: *const RawList,
+    grads: List,
+    slots: [*const RawList; 3],
+    steps: *const RawList,
+    lr: *const C_tensor,
 }
 
-/// `grad_avgs` is empty when not centered, `momenta` when the momentum is 0.
-pub(crate) fn foreach_rmsprop(
-    params: &[Tensor],
-    grads: &[Tensor],
-    square_avgs: &[Tensor],
-    grad_avgs: &[Tensor],
-    momenta: &[Tensor],
-    lr: &Tensor,
-    rms: &RmsProp,
-) -> Result<(), ShimError> {
-    same_length(params, &[grads, square_avgs]);
-    let (grad_avgs, momenta) = (optional(params, grad_avgs), optional(params, momenta));
-    // SAFETY: as in `fused_sgd`.
-    checked(unsafe {
-        rl_foreach_rmsprop(
-            pointers(params).as_ptr(),
-            pointers(grads).as_ptr(),
-            pointers(square_avgs).as_ptr(),
-            null_or(&grad_avgs),
-            null_or(&momenta),
-            params.len(),
-            lr.as_ptr(),
-            rms.alpha,
-            rms.eps,
-            rms.weight_decay,
-            rms.momentum,
-        )
-    })
+/// The lists that one step of one group works on; all that are there are as long as `params`.
+pub(crate) struct Group<'a> {
+    pub params: &'a TensorList,
+    pub slots: [Option<&'a TensorList>; 3],
+    pub steps: Option<&'a TensorList>,
+    pub lr: &'a Tensor,
+}
+
+type Step<R> = unsafe extern "C" fn(*const RawGroup, *const R) -> *mut c_char;
+
+/// The numbers of an optimizer's step, laid out as native/optim.h has them.
+///
+/// # Safety
+/// `STEP` must be the function whose rule has this layout, and the type `repr(C)`.
+pub(crate) unsafe trait Rule: Sized {
+    const STEP: Step<Self>;
+    /// How many of the first slots the function reads without asking whether they are there.
+    const SLOTS: usize;
+    /// Whether it counts its steps.
+    const COUNTS: bool;
+}
+
+macro_rules! rule {
+    ($(#[$doc:meta])* $name:ident, $step:ident, $slots:literal, $counts:literal, { $($field:ident: $type:ty),* }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        pub(crate) struct $name { $(pub $field: $type),* }
+        // SAFETY: the fields stand in native/optim.h in this order, with these types.
+        unsafe impl Rule for $name {
+            const STEP: Step<Self> = $step;
+            const SLOTS: usize = $slots;
+            const COUNTS: bool = $counts;
+        }
+    };
+}
+
+rule!(Adam, rl_adam, 2, true, { beta1: f64, beta2: f64, weight_decay: f64, eps: f64, decoupled: bool });
+rule!(Sgd, rl_sgd, 0, false, { momentum: f64, dampening: f64, weight_decay: f64, nesterov: bool, first: bool });
+rule!(RmsProp, rl_rmsprop, 1, false, { alpha: f64, eps: f64, weight_decay: f64, momentum: f64 });
+rule!(Lars, rl_lars, 0, false, {
+    momentum: f64, weight_decay: f64, trust_coefficient: f64, eps: f64, nesterov: bool, adapt: bool, clip: bool
+});
+rule!(Lamb, rl_lamb, 2, true, {
+    beta1: f64, beta2: f64, weight_decay: f64, eps: f64, max_ratio: f64, bias_correction: bool, adapt: bool
+});
+
+/// One step of `group` along `grads`, in a number of calls that does not depend on how many parameters there are. `grads` is a scratch of
+/// pointers to one live tensor a parameter.
+pub(crate) fn step<R: Rule>(group: &Group, grads: &[&Tensor], rule: &R) -> Result<(), ShimError> {
+    let lists = group.slots.iter().copied().chain([group.steps]).flatten();
+    assert!(
+        grads.len() == group.params.len && lists.into_iter().all(|list| list.len == group.params.len),
+        "tensor lists of one kernel call must have one length"
+    );
+    let present =
+        group.slots[..R::SLOTS].iter().all(Option::is_some) && (group.steps.is_some() || !R::COUNTS);
+    assert!(present && group.params.len > 0, "the rule's state is there, and so is a parameter");
+    let raw =
+        |list: Option<&TensorList>| list.map_or(std::ptr::null(), |list| list.raw.as_ptr().cast_const());
+    let grads: Vec<_> = grads.iter().map(|grad| grad.as_ptr().cast_mut()).collect();
+    let group = RawGroup {
+        params: raw(Some(group.params)),
+        grads: grads.as_ptr(),
+        slots: group.slots.map(raw),
+        steps: raw(group.steps),
+        lr: group.lr.as_ptr(),
+    };
+    // SAFETY: `group` and `rule` have the layouts of native/optim.h; lists and gradients are alive for the length of the call and as long as
+    // checked above, and lists that may be missing are null. libtorch checks shapes and dtypes.
+    checked(unsafe { R::STEP(&group, rule) })
+}
+
+/// Clamps `grads` to ±`bound` in place; nothing for none.
+pub(crate) fn foreach_clip_value(grads: &[Tensor], bound: f64) -> Result<(), ShimError> {
+    if grads.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: the array holds `grads.len()` live tensor pointers for the length of the call.
+    checked(unsafe { rl_foreach_clip_value(pointers(grads).as_ptr(), grads.len(), bound) })
+}
+
+/// Exchanges the values of `first` and `second`, whose memory stays where it is; nothing for none.
+pub(crate) fn foreach_swap(first: &[Tensor], second: &[Tensor]) -> Result<(), ShimError> {
+    same_length(first, &[second]);
+    if first.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: as in `foreach_clip_value`, both arrays.
+    checked(unsafe { rl_foreach_swap(pointers(first).as_ptr(), pointers(second).as_ptr(), first.len()) })
 }
 
 /// `targets += weight · (sources − targets)`, one kernel call for all.
 pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), ShimError> {
     same_length(targets, &[sources]);
-    // SAFETY: as in `fused_adam`.
+    // SAFETY: as in `foreach_clip_value`.
     checked(unsafe {
         rl_foreach_lerp(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len(), weight)
     })
@@ -227,30 +220,18 @@ pub(crate) fn foreach_copy(targets: &[Tensor], sources: &[Tensor]) -> Result<(),
     if targets.is_empty() {
         return Ok(());
     }
-    // SAFETY: as in `fused_adam`.
+    // SAFETY: as in `foreach_clip_value`.
     checked(unsafe { rl_foreach_copy(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len()) })
 }
 
 /// Scales `grads` in place to a joint 2-norm of at most `max_norm`; gives the norm before, still on the device.
 pub(crate) fn foreach_clip_norm(grads: &[Tensor], max_norm: f64) -> Result<Tensor, ShimError> {
     let mut norm = std::ptr::null_mut();
-    // SAFETY: as in `fused_adam`; on success `norm` receives a new at::Tensor that is ours.
+    // SAFETY: as in `foreach_clip_value`; on success `norm` receives a new at::Tensor that is ours.
     unsafe {
         checked(rl_foreach_clip_norm(pointers(grads).as_ptr(), grads.len(), max_norm, &mut norm))?;
         Ok(Tensor::from_ptr(norm))
     }
-}
-
-fn optional(params: &[Tensor], list: &[Tensor]) -> Vec<*mut C_tensor> {
-    assert!(
-        list.is_empty() || list.len() == params.len(),
-        "an optional list is empty or as long as the parameters"
-    );
-    pointers(list)
-}
-
-fn null_or(list: &[*mut C_tensor]) -> List {
-    if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
 }
 
 unsafe extern "C" {
