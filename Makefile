@@ -55,6 +55,8 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/learn.py
+	.venv-golden/bin/python tests/golden/schedules.py
+	.venv-golden/bin/python tests/golden/amp.py
 	.venv-golden/bin/python tests/golden/data.py
 
 clean: ## removes what was built; libtorch and the Python environments stay

@@ -16,6 +16,7 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .file("native/shim.cc")
+        .file("native/amp.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")

@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #ifdef __GLIBC__
@@ -42,6 +43,10 @@ std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t n) {
   return out;
 }
 
+std::optional<at::Tensor> optional(const at::Tensor* tensor) {
+  return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
+}
+
 }  // namespace
 
 extern "C" {
@@ -69,24 +74,33 @@ char* rl_open_cuda() {
 
 char* rl_fused_adam(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
                     at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t n, const at::Tensor* lr,
-                    double beta1, double beta2, double weight_decay, double eps, bool decoupled) {
+                    double beta1, double beta2, double weight_decay, double eps, bool decoupled,
+                    const at::Tensor* found_inf) {
   return guarded([&] {
     auto p = list(params, n), g = list(grads, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n), t = list(steps, n);
-    at::_foreach_add_(t, 1);
-    if (decoupled) {
-      at::_fused_adamw_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    auto found = optional(found_inf);
+    if (found) {
+      at::_foreach_add_(t, 1 - *found);
     } else {
-      at::_fused_adam_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+      at::_foreach_add_(t, 1);
+    }
+    if (decoupled) {
+      at::_fused_adamw_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+                          /*grad_scale=*/{}, found);
+    } else {
+      at::_fused_adam_(p, g, m, v, {}, t, *lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+                         /*grad_scale=*/{}, found);
     }
   });
 }
 
 char* rl_fused_sgd(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* momenta, size_t n,
                    const at::Tensor* lr, double momentum, double dampening, double weight_decay, bool nesterov,
-                   bool first) {
+                   bool first, const at::Tensor* found_inf) {
   return guarded([&] {
     auto p = list(params, n), g = list(grads, n), m = list(momenta, n);
-    at::_fused_sgd_(p, g, m, weight_decay, momentum, *lr, dampening, nesterov, /*maximize=*/false, first);
+    at::_fused_sgd_(p, g, m, weight_decay, momentum, *lr, dampening, nesterov, /*maximize=*/false, first, /*grad_scale=*/{},
+                    optional(found_inf));
   });
 }
 

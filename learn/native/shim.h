@@ -19,15 +19,17 @@ void rl_keep_freed_memory();
 // Opens libtorch_cuda.so, without which libtorch does not know of CUDA at all.
 char* rl_open_cuda();
 
-// torch.optim.Adam / AdamW in one kernel call. `steps` are f32 scalars, counted up here; `lr` is a scalar tensor.
+// torch.optim.Adam / AdamW in one kernel call. `steps` are f32 scalars, counted up here; `lr` is a scalar tensor. A `found_inf` (f32
+// scalar, may be null) that is 1 makes the step do nothing, the counts included.
 char* rl_fused_adam(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
                     at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t n, const at::Tensor* lr,
-                    double beta1, double beta2, double weight_decay, double eps, bool decoupled);
+                    double beta1, double beta2, double weight_decay, double eps, bool decoupled,
+                    const at::Tensor* found_inf);
 
-// torch.optim.SGD in one kernel call; `momenta` may be null when momentum is 0. `first` writes the momenta anew.
+// torch.optim.SGD in one kernel call; `momenta` may be null when momentum is 0. `first` writes the momenta anew. `found_inf`: as above.
 char* rl_fused_sgd(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* momenta, size_t n,
                    const at::Tensor* lr, double momentum, double dampening, double weight_decay, bool nesterov,
-                   bool first);
+                   bool first, const at::Tensor* found_inf);
 
 // torch.optim.RMSprop in foreach calls; `grad_avgs` is null when not centered, `momenta` when momentum is 0.
 char* rl_foreach_rmsprop(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* square_avgs,

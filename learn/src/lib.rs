@@ -10,7 +10,9 @@
 //! Nothing on that path is read back from the device but |δ| of the update before, for the priorities; scalars are tensors until
 //! somebody logs them.
 
+mod accumulate;
 mod agent;
+pub mod amp;
 pub mod device;
 mod learner;
 pub mod loss;
@@ -24,13 +26,14 @@ mod staging;
 mod state;
 pub mod target;
 
+pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
 pub use learner::{Learner, LearnerError};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, visit_module, walk_under};
 pub use norm::{BatchNorm1d, Phase};
 pub use optim::{Optimizer, OptimizerConfig, clip_norm};
-pub use schedule::Schedule;
+pub use schedule::{Anneal, Curve, CyclicMode, Part, ScalingRule, Schedule};
 pub use shim::{ShimError, keep_freed_memory};
 pub use staging::{MiniBatch, Staging};
 pub use state::visit_tensor;

@@ -1,5 +1,6 @@
 //! Optimizers whose whole state is ours: it saves, loads, and stays on the device.
 
+use crate::amp::Unscaled;
 use crate::shim::{self, ShimError};
 use crate::visit_tensor;
 use rl_minibatch::{StateError, StateVisitor, scalar};
@@ -202,7 +203,7 @@ impl Optimizer {
         &self.parameters
     }
 
-    /// Steps taken.
+    /// Steps taken, those of [`step_unscaled`](Self::step_unscaled) included that the device skipped.
     pub fn updates(&self) -> u64 {
         self.updates
     }
@@ -223,6 +224,44 @@ impl Optimizer {
     /// # Panics
     /// When the number of gradients is not that of the parameters.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), ShimError> {
+        self.advance(gradients, None)
+    }
+
+    /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
+    /// rule's own step count included, when one of them was not finite. That is decided on the device.
+    ///
+    /// [`updates`](Self::updates) counts a skipped step too: the host does not know of it. For RMSprop the parameters and moments are
+    /// copied before the step; SGD with momentum and dampening reads the decision back until its first step is taken, as the first
+    /// momentum is the whole gradient.
+    ///
+    /// # Errors
+    /// When libtorch refuses the tensors (another dtype or device).
+    ///
+    /// # Panics
+    /// When the number of gradients is not that of the parameters.
+    pub fn step_unscaled(&mut self, gradients: &[Tensor], unscaled: &Unscaled) -> Result<(), ShimError> {
+        let found_inf = unscaled.found_inf();
+        match self.config {
+            OptimizerConfig::Sgd { momentum, dampening, .. }
+                if self.updates == 0 && momentum > 0.0 && dampening != 0.0 =>
+            {
+                if found_inf.double_value(&[]) != 0.0 {
+                    return Ok(());
+                }
+                self.advance(gradients, None)
+            }
+            OptimizerConfig::RmsProp { .. } => {
+                let moments = self.slots.iter().flat_map(|(_, tensors)| tensors);
+                let state: Vec<Tensor> = self.parameters.iter().chain(moments).map(|t| t.detach()).collect();
+                let kept: Vec<Tensor> = state.iter().map(Tensor::copy).collect();
+                self.advance(gradients, None)?;
+                shim::restore_if(&state, &kept, found_inf)
+            }
+            _ => self.advance(gradients, Some(found_inf)),
+        }
+    }
+
+    fn advance(&mut self, gradients: &[Tensor], found_inf: Option<&Tensor>) -> Result<(), ShimError> {
         let (p, lr) = (&self.parameters, &self.learning_rate);
         let slot = |name: &str| -> &[Tensor] {
             self.slots.iter().find(|(n, _)| *n == name).map_or(&[], |(_, tensors)| tensors)
@@ -231,7 +270,7 @@ impl Optimizer {
             OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
                 let first = self.updates == 0;
                 let sgd = shim::Sgd { momentum, dampening, weight_decay, nesterov, first };
-                shim::fused_sgd(p, gradients, slot("momentum"), lr, &sgd)?;
+                shim::fused_sgd(p, gradients, slot("momentum"), lr, &sgd, found_inf)?;
             }
             OptimizerConfig::RmsProp { alpha, eps, weight_decay, momentum, .. } => {
                 let rms = shim::RmsProp { alpha, eps, weight_decay, momentum };
@@ -243,7 +282,7 @@ impl Optimizer {
                 let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
                 let adam = shim::Adam { beta1, beta2, weight_decay, eps, decoupled };
                 let (m, v, steps) = (slot("exp_avg"), slot("exp_avg_sq"), slot("step"));
-                shim::fused_adam(p, gradients, m, v, steps, lr, &adam)?;
+                shim::fused_adam(p, gradients, m, v, steps, lr, &adam, found_inf)?;
             }
         }
         self.updates += 1;

@@ -1,6 +1,6 @@
 //! Safe calls into `native/shim.cc`. All of this crate's foreign functions are here.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int, c_longlong};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
@@ -28,6 +28,7 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
         decoupled: bool,
+        found_inf: *const C_tensor,
     ) -> *mut c_char;
     fn rl_fused_sgd(
         params: List,
@@ -40,6 +41,7 @@ unsafe extern "C" {
         weight_decay: f64,
         nesterov: bool,
         first: bool,
+        found_inf: *const C_tensor,
     ) -> *mut c_char;
     fn rl_foreach_rmsprop(
         params: List,
@@ -106,6 +108,7 @@ pub(crate) struct Adam {
     pub decoupled: bool,
 }
 
+/// A step with a `found_inf` (f32 scalar on the parameters' device) of 1 does nothing.
 pub(crate) fn fused_adam(
     params: &[Tensor],
     grads: &[Tensor],
@@ -114,6 +117,7 @@ pub(crate) fn fused_adam(
     steps: &[Tensor],
     lr: &Tensor,
     adam: &Adam,
+    found_inf: Option<&Tensor>,
 ) -> Result<(), ShimError> {
     same_length(params, &[grads, exp_avgs, exp_avg_sqs, steps]);
     // SAFETY: each array holds `params.len()` live tensor pointers for the length of the call; the shim only reads the
@@ -132,6 +136,7 @@ pub(crate) fn fused_adam(
             adam.weight_decay,
             adam.eps,
             adam.decoupled,
+            pointer_or_null(found_inf),
         )
     })
 }
@@ -145,13 +150,14 @@ pub(crate) struct Sgd {
     pub first: bool,
 }
 
-/// `momenta` is empty when the momentum is 0.
+/// `momenta` is empty when the momentum is 0. `found_inf`: as in [`fused_adam`].
 pub(crate) fn fused_sgd(
     params: &[Tensor],
     grads: &[Tensor],
     momenta: &[Tensor],
     lr: &Tensor,
     sgd: &Sgd,
+    found_inf: Option<&Tensor>,
 ) -> Result<(), ShimError> {
     same_length(params, &[grads]);
     let momenta_pointers = optional(params, momenta);
@@ -168,6 +174,7 @@ pub(crate) fn fused_sgd(
             sgd.weight_decay,
             sgd.nesterov,
             sgd.first,
+            pointer_or_null(found_inf),
         )
     })
 }
@@ -249,4 +256,104 @@ fn optional(params: &[Tensor], list: &[Tensor]) -> Vec<*mut C_tensor> {
 
 fn null_or(list: &[*mut C_tensor]) -> List {
     if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
+}
+
+fn pointer_or_null(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
+}
+
+/// `Autocast` of `native/amp.h`: what autocast does on one kind of device, in this thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Autocast {
+    pub enabled: bool,
+    /// Whether casts of parameters are kept for the next use.
+    pub cached: bool,
+    /// libtorch's number of the type.
+    pub dtype: c_int,
+}
+
+unsafe extern "C" {
+    fn rl_autocast(cuda: bool, now: Autocast) -> Autocast;
+    fn rl_autocast_now(cuda: bool) -> Autocast;
+    fn rl_unscale(
+        grads: List,
+        n: usize,
+        scale: *const C_tensor,
+        found_inf: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn rl_update_scale(
+        scale: *const C_tensor,
+        growth_tracker: *const C_tensor,
+        found_inf: *const C_tensor,
+        growth: f64,
+        backoff: f64,
+        interval: c_longlong,
+    ) -> *mut c_char;
+    fn rl_restore_if(targets: List, kept: List, n: usize, found_inf: *const C_tensor) -> *mut c_char;
+    fn rl_accumulate(sums: List, terms: List, n: usize) -> *mut c_char;
+    fn rl_squared_norm(tensors: List, n: usize, norm2: *mut *mut C_tensor) -> *mut c_char;
+}
+
+/// Puts `now` in force in this thread, and gives what was before.
+pub(crate) fn set_autocast(cuda: bool, now: Autocast) -> Autocast {
+    // SAFETY: sets and reads thread-local numbers of libtorch's; `dtype` is one that libtorch gave or that tch names.
+    unsafe { rl_autocast(cuda, now) }
+}
+
+/// What autocast does in this thread.
+pub(crate) fn autocast_now(cuda: bool) -> Autocast {
+    // SAFETY: reads thread-local numbers of libtorch's.
+    unsafe { rl_autocast_now(cuda) }
+}
+
+/// Multiplies `grads` by 1/`scale` in place; gives an f32 scalar, 1 when an element was not finite, else 0.
+pub(crate) fn unscale(grads: &[Tensor], scale: &Tensor) -> Result<Tensor, ShimError> {
+    let mut found_inf = std::ptr::null_mut();
+    // SAFETY: as in `fused_adam`; on success `found_inf` receives a new at::Tensor that is ours.
+    unsafe {
+        checked(rl_unscale(pointers(grads).as_ptr(), grads.len(), scale.as_ptr(), &mut found_inf))?;
+        Ok(Tensor::from_ptr(found_inf))
+    }
+}
+
+/// One update of a gradient scaler's `scale` (f32) and `growth_tracker` (i32) in place.
+pub(crate) fn update_scale(
+    scale: &Tensor,
+    growth_tracker: &Tensor,
+    found_inf: &Tensor,
+    growth: f64,
+    backoff: f64,
+    interval: i64,
+) -> Result<(), ShimError> {
+    let (scale, tracker, found_inf) = (scale.as_ptr(), growth_tracker.as_ptr(), found_inf.as_ptr());
+    // SAFETY: three live tensors for the length of the call, which libtorch checks for dtype.
+    checked(unsafe { rl_update_scale(scale, tracker, found_inf, growth, backoff, interval) })
+}
+
+/// `targets = kept` where `found_inf` is not 0.
+pub(crate) fn restore_if(targets: &[Tensor], kept: &[Tensor], found_inf: &Tensor) -> Result<(), ShimError> {
+    same_length(targets, &[kept]);
+    let n = targets.len();
+    // SAFETY: as in `fused_adam`.
+    checked(unsafe {
+        rl_restore_if(pointers(targets).as_ptr(), pointers(kept).as_ptr(), n, found_inf.as_ptr())
+    })
+}
+
+/// `sums += terms`, one kernel call for all.
+pub(crate) fn accumulate(sums: &[Tensor], terms: &[Tensor]) -> Result<(), ShimError> {
+    same_length(sums, &[terms]);
+    // SAFETY: as in `fused_adam`.
+    checked(unsafe { rl_accumulate(pointers(sums).as_ptr(), pointers(terms).as_ptr(), sums.len()) })
+}
+
+/// The joint squared 2-norm of `tensors`, at least one, as a scalar on their device.
+pub(crate) fn squared_norm(tensors: &[Tensor]) -> Result<Tensor, ShimError> {
+    let mut norm2 = std::ptr::null_mut();
+    // SAFETY: as in `fused_adam`; on success `norm2` receives a new at::Tensor that is ours.
+    unsafe {
+        checked(rl_squared_norm(pointers(tensors).as_ptr(), tensors.len(), &mut norm2))?;
+        Ok(Tensor::from_ptr(norm2))
+    }
 }
