@@ -119,7 +119,7 @@ impl Accumulator {
     /// adds share · gradient. With a [`GradScaler`](crate::amp::GradScaler) `loss` is scaled, with one scale for the batch.
     ///
     /// # Errors
-    /// When the share is none, or the loss does not depend on one of the parameters; the batch in hand is then given up.
+    /// When the share is none, the loss no scalar, or independent of one of the parameters; the batch in hand is then given up.
     pub fn add(&mut self, loss: &Tensor, share: f64) -> Result<(), AccumulateError> {
         self.take_in(loss, share).inspect_err(|_| self.discard())
     }
@@ -128,9 +128,19 @@ impl Accumulator {
         if !(share > 0.0 && share <= 1.0) {
             return Err(AccumulateError::Share { share });
         }
+        if loss.numel() != 1 {
+            return Err(AccumulateError::NotScalar { shape: loss.size() });
+        }
+        // Autograd does not ask: it would follow a null pointer.
+        if !loss.requires_grad() {
+            return Err(AccumulateError::Independent { parameter: 0 });
+        }
         // The factor goes into the loss: a scalar operation, where scaling the gradients would pass over all of them.
         let shared = if share == 1.0 { loss.shallow_clone() } else { loss * share };
         let gradients = Tensor::f_run_backward(&[shared], &self.parameters, false, false)?;
+        if let Some(parameter) = gradients.iter().position(|gradient| !gradient.defined()) {
+            return Err(AccumulateError::Independent { parameter });
+        }
         if self.measuring {
             // |share·g|²/share = share·|g|²
             let norm2 = shim::squared_norm(&gradients)? / share;
@@ -233,7 +243,24 @@ pub enum AccumulateError {
     /// A kernel failed.
     #[error(transparent)]
     Kernel(#[from] ShimError),
-    /// Autograd refused: the loss is no scalar, or does not depend on a parameter.
+    /// A loss of more than one number.
+    #[error(
+        "the loss of a micro-batch has shape {shape:?}; it must be a scalar: take the mean over its rows"
+    )]
+    NotScalar {
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// A loss that says nothing of a parameter.
+    #[error(
+        "the loss of a micro-batch does not depend on parameter {parameter} of the accumulator's (counted from 0, in their \
+         order); leave that parameter out, and call this outside of no_grad"
+    )]
+    Independent {
+        /// Its place.
+        parameter: usize,
+    },
+    /// Autograd refused.
     #[error("the gradient of a micro-batch: {}", crate::first_line(.0))]
     Gradient(#[from] tch::TchError),
 }

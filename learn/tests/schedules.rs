@@ -132,6 +132,29 @@ fn old_and_new_forms_of_a_configuration_are_read() {
     }
 }
 
+/// A configuration's keys are read from its schema with everything written in place; a schedule within a schedule must not go on for
+/// ever there, and a key keeps its own description.
+#[test]
+fn a_schedule_within_a_schedule_has_a_finite_schema() {
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is asked for")]
+    struct Section {
+        /// Learning rate over updates.
+        rate: Schedule,
+    }
+    let settings = schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<Section>().to_value();
+    let rate = &schema["properties"]["rate"];
+    assert_eq!(rate["description"], "Learning rate over updates.");
+    assert!(rate["properties"].is_null(), "a schedule is one key, not a section");
+    assert!(schema.to_string().contains("cosine_restarts"));
+    // On one line, as configurations print it.
+    let nested = Schedule::from(0.5).then(3, Schedule::cosine(1.0, 0.0, 9).warmed_up(2, 0.0));
+    let toml::Value::Table(table) = toml::Value::try_from(&nested).unwrap() else { panic!("a table") };
+    let line = format!("parts = {}", table["parts"]);
+    assert_eq!(line.parse::<toml::Table>().unwrap()["parts"], table["parts"], "{line}");
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_by_the_key_it_stands_under() {
     let one_cycle = |warmup_fraction, three_phase| match Curve::one_cycle(1.0, 10) {
