@@ -269,8 +269,8 @@ impl Optimizer {
         match self.config {
             OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov } => {
                 let first = self.updates == 0;
-                let sgd = shim::Sgd { momentum, dampening, weight_decay, nesterov, first };
-                shim::fused_sgd(p, gradients, slot("momentum"), lr, &sgd, found_inf)?;
+                let sgd = shim::Sgd { momentum, dampening, weight_decay, nesterov, first, found_inf };
+                shim::fused_sgd(p, gradients, slot("momentum"), lr, &sgd)?;
             }
             OptimizerConfig::RmsProp { alpha, eps, weight_decay, momentum, .. } => {
                 let rms = shim::RmsProp { alpha, eps, weight_decay, momentum };
@@ -280,9 +280,9 @@ impl Optimizer {
             OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }
             | OptimizerConfig::AdamW { beta1, beta2, eps, weight_decay } => {
                 let decoupled = matches!(self.config, OptimizerConfig::AdamW { .. });
-                let adam = shim::Adam { beta1, beta2, weight_decay, eps, decoupled };
+                let adam = shim::Adam { beta1, beta2, weight_decay, eps, decoupled, found_inf };
                 let (m, v, steps) = (slot("exp_avg"), slot("exp_avg_sq"), slot("step"));
-                shim::fused_adam(p, gradients, m, v, steps, lr, &adam, found_inf)?;
+                shim::fused_adam(p, gradients, m, v, steps, lr, &adam)?;
             }
         }
         self.updates += 1;

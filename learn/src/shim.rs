@@ -100,15 +100,16 @@ pub(crate) fn open_cuda() -> Result<(), ShimError> {
 }
 
 /// The numbers of one Adam step.
-pub(crate) struct Adam {
+pub(crate) struct Adam<'a> {
     pub beta1: f64,
     pub beta2: f64,
     pub weight_decay: f64,
     pub eps: f64,
     pub decoupled: bool,
+    /// An f32 scalar on the parameters' device; a step for which it is 1 does nothing.
+    pub found_inf: Option<&'a Tensor>,
 }
 
-/// A step with a `found_inf` (f32 scalar on the parameters' device) of 1 does nothing.
 pub(crate) fn fused_adam(
     params: &[Tensor],
     grads: &[Tensor],
@@ -116,8 +117,7 @@ pub(crate) fn fused_adam(
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
     lr: &Tensor,
-    adam: &Adam,
-    found_inf: Option<&Tensor>,
+    adam: &Adam<'_>,
 ) -> Result<(), ShimError> {
     same_length(params, &[grads, exp_avgs, exp_avg_sqs, steps]);
     // SAFETY: each array holds `params.len()` live tensor pointers for the length of the call; the shim only reads the
@@ -136,28 +136,29 @@ pub(crate) fn fused_adam(
             adam.weight_decay,
             adam.eps,
             adam.decoupled,
-            pointer_or_null(found_inf),
+            pointer_or_null(adam.found_inf),
         )
     })
 }
 
 /// The numbers of one SGD step.
-pub(crate) struct Sgd {
+pub(crate) struct Sgd<'a> {
     pub momentum: f64,
     pub dampening: f64,
     pub weight_decay: f64,
     pub nesterov: bool,
     pub first: bool,
+    /// An f32 scalar on the parameters' device; a step for which it is 1 does nothing.
+    pub found_inf: Option<&'a Tensor>,
 }
 
-/// `momenta` is empty when the momentum is 0. `found_inf`: as in [`fused_adam`].
+/// `momenta` is empty when the momentum is 0.
 pub(crate) fn fused_sgd(
     params: &[Tensor],
     grads: &[Tensor],
     momenta: &[Tensor],
     lr: &Tensor,
-    sgd: &Sgd,
-    found_inf: Option<&Tensor>,
+    sgd: &Sgd<'_>,
 ) -> Result<(), ShimError> {
     same_length(params, &[grads]);
     let momenta_pointers = optional(params, momenta);
@@ -174,7 +175,7 @@ pub(crate) fn fused_sgd(
             sgd.weight_decay,
             sgd.nesterov,
             sgd.first,
-            pointer_or_null(found_inf),
+            pointer_or_null(sgd.found_inf),
         )
     })
 }
