@@ -18,6 +18,7 @@ fn main() {
         .file("native/shim.cc")
         .file("native/autograd.cc")
         .file("native/optim.cc")
+        .file("native/amp.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")

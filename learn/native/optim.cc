@@ -37,17 +37,22 @@ Tensors gradients(const Group* group) {
 
 void count(const Group* group) {
   at::Tensor step = group->steps->tensors.front();
-  step.add_(1);
+  if (group->found_inf == nullptr) {
+    step.add_(1);
+  } else {
+    step.add_(*group->found_inf == 0);
+  }
 }
 
 // Some of a group's tensors, next to each other.
 struct Part {
   at::TensorList params, grads, slots[3], steps;
   const at::Tensor& lr;
+  std::optional<at::Tensor> found_inf;
 
   Part slice(size_t begin, size_t end) const {
     auto cut = [&](at::TensorList list) { return list.empty() ? list : list.slice(begin, end - begin); };
-    return {cut(params), cut(grads), {cut(slots[0]), cut(slots[1]), cut(slots[2])}, cut(steps), lr};
+    return {cut(params), cut(grads), {cut(slots[0]), cut(slots[1]), cut(slots[2])}, cut(steps), lr, found_inf};
   }
 };
 
@@ -98,7 +103,8 @@ template <typename Step>
 void each_part(const Group* group, int64_t most, Step step) {
   const Tensors grads = gradients(group);
   const Part whole{view(group->params), grads, {view(group->slots[0]), view(group->slots[1]), view(group->slots[2])},
-                   view(group->steps), *group->lr};
+                   view(group->steps), *group->lr,
+                   group->found_inf == nullptr ? std::nullopt : std::optional(*group->found_inf)};
   if (!whole.params.front().is_cpu()) return step(whole);
   auto go = [&](size_t begin, size_t end) {
     while (begin < end) {
@@ -116,6 +122,21 @@ void each_part(const Group* group, int64_t most, Step step) {
   if (threads > 1 && whole.params.size() > 1 && !at::in_parallel_region()) cuts = ranges(whole.params, threads);
   if (cuts.empty()) return go(0, whole.params.size());
   on_threads(threads, [&](int64_t i) { go(cuts[i], cuts[i + 1]); });
+}
+
+// Takes a step of a rule that knows nothing of gradients that are not finite, and takes it back where there were such: on the device, so
+// with a copy of what the step changes.
+template <typename Step>
+void unless_found(const Part& part, Step step) {
+  if (!part.found_inf) return step(part);
+  Tensors changed = part.params.vec();
+  for (const auto& slot : part.slots) changed.insert(changed.end(), slot.begin(), slot.end());
+  Tensors before;
+  before.reserve(changed.size());
+  for (const auto& tensor : changed) before.push_back(tensor.clone());
+  step(part);
+  at::Tensor found = *part.found_inf != 0;
+  for (size_t i = 0; i < changed.size(); ++i) changed[i].copy_(at::where(found, before[i], changed[i]));
 }
 
 constexpr int64_t ALL = std::numeric_limits<int64_t>::max();
@@ -168,7 +189,7 @@ char* rl_adam(const Group* group, const AdamRule* rule) {
     each_part(group, ALL, [&](const Part& part) {
       auto kernel = rule->decoupled ? at::_ops::_fused_adamw__tensor_lr::call : at::_ops::_fused_adam__tensor_lr::call;
       kernel(part.params, part.grads, part.slots[0], part.slots[1], {}, part.steps, part.lr, rule->beta1, rule->beta2,
-             rule->weight_decay, rule->eps, /*amsgrad=*/false, /*maximize=*/false, {}, {});
+             rule->weight_decay, rule->eps, /*amsgrad=*/false, /*maximize=*/false, {}, part.found_inf);
     });
   });
 }
@@ -178,14 +199,15 @@ char* rl_sgd(const Group* group, const SgdRule* rule) {
     TORCH_CHECK(rule->momentum == 0 || group->slots[0] != nullptr, "momentum needs its state");
     each_part(group, ALL, [&](const Part& part) {
       at::_fused_sgd_(part.params, part.grads, part.slots[0], rule->weight_decay, rule->momentum, part.lr,
-                      rule->dampening, rule->nesterov, /*maximize=*/false, rule->first);
+                      rule->dampening, rule->nesterov, /*maximize=*/false, rule->first, /*grad_scale=*/{},
+                      part.found_inf);
     });
   });
 }
 
 char* rl_rmsprop(const Group* group, const RmsPropRule* rule) {
   return rl::guarded([&] {
-    each_part(group, CACHED, [&](const Part& part) {
+    each_part(group, CACHED, [&](const Part& whole) { unless_found(whole, [&](const Part& part) {
       auto square_avg = part.slots[0], grad_avg = part.slots[1], buffer = part.slots[2];
       Tensors decayed, denominator;
       auto g = part.grads;
@@ -209,13 +231,13 @@ char* rl_rmsprop(const Group* group, const RmsPropRule* rule) {
         at::_foreach_mul_(update, part.lr);
       }
       at::_foreach_sub_(part.params, update);
-    });
+    }); });
   });
 }
 
 char* rl_lars(const Group* group, const LarsRule* rule) {
   return rl::guarded([&] {
-    each_part(group, CACHED, [&](const Part& part) {
+    each_part(group, CACHED, [&](const Part& whole) { unless_found(whole, [&](const Part& part) {
       auto p = part.params, momentum = part.slots[0];
       at::Tensor ratio;
       if (rule->adapt) {
@@ -234,7 +256,7 @@ char* rl_lars(const Group* group, const LarsRule* rule) {
       } else {
         descend(p, momentum, part.lr);
       }
-    });
+    }); });
   });
 }
 
@@ -246,7 +268,7 @@ char* rl_lamb(const Group* group, const LambRule* rule) {
     auto params = view(group->params);
     auto first = like((1 - at::pow(rule->beta1, t)).reciprocal(), params);
     auto second = like((1 - at::pow(rule->beta2, t)).rsqrt(), params);
-    each_part(group, CACHED, [&](const Part& part) {
+    each_part(group, CACHED, [&](const Part& whole) { unless_found(whole, [&](const Part& part) {
       auto p = part.params, m = part.slots[0], v = part.slots[1];
       at::_foreach_lerp_(m, part.grads, 1 - rule->beta1);
       at::_foreach_mul_(v, rule->beta2);
@@ -264,7 +286,7 @@ char* rl_lamb(const Group* group, const LambRule* rule) {
       }
       at::_foreach_mul_(update, like(part.lr, p));
       at::_foreach_sub_(p, update);
-    });
+    }); });
   });
 }
 

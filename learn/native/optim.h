@@ -20,6 +20,7 @@ struct Group {
   const List* slots[3];      // state of a tensor a parameter, in the order said at each rule; null where there is none
   const List* steps;         // as many handles as params, all of one f32 scalar; null for rules that count nothing
   const at::Tensor* lr;      // f32 scalar
+  const at::Tensor* found_inf;  // f32 scalar, or null; where it is not 0 the step does nothing, the count included
 };
 
 // torch.optim.Adam, or AdamW when `decoupled`, with libtorch's fused kernel. Slots: exp_avg, exp_avg_sq.

@@ -13,7 +13,9 @@
 //! Nothing on that path is read back from the device but |δ| of the update before, for the priorities; scalars are tensors until
 //! somebody logs them.
 
+mod accumulate;
 mod agent;
+pub mod amp;
 mod conv;
 mod data_parallel;
 pub mod device;
@@ -34,6 +36,7 @@ mod staging;
 mod state;
 pub mod target;
 
+pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
@@ -52,7 +55,7 @@ pub use optim::{
 pub use pipeline::{Pipeline, PipelineError, PipelineStep, Stage, StageOf};
 pub use reduce::{Alone, Rank, ReduceError, Reducer, Threads, ThreadsError, broadcast_module};
 pub use rnn::{Rnn, RnnConfig, RnnError, RnnKind, RnnOutput, RnnState};
-pub use schedule::Schedule;
+pub use schedule::{Anneal, Curve, CyclicMode, Part, ScalingRule, Schedule};
 pub use shim::{ShimError, keep_freed_memory};
 pub use staging::{MiniBatch, Staging};
 pub use state::visit_tensor;

@@ -1,7 +1,7 @@
 //! Safe calls into `native/shim.cc`. All of this crate's foreign functions are here.
 
 use std::any::Any;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use tch::Tensor;
@@ -112,6 +112,7 @@ pub(crate) struct RawGroup {
     slots: [*const RawList; 3],
     steps: *const RawList,
     lr: *const C_tensor,
+    found_inf: *const C_tensor,
 }
 
 /// The lists that one step of one group works on; all that are there are as long as `params`.
@@ -120,6 +121,8 @@ pub(crate) struct Group<'a> {
     pub slots: [Option<&'a TensorList>; 3],
     pub steps: Option<&'a TensorList>,
     pub lr: &'a Tensor,
+    /// Not 0 where the step is to do nothing.
+    pub found_inf: Option<&'a Tensor>,
 }
 
 type Step<R> = unsafe extern "C" fn(*const RawGroup, *const R) -> *mut c_char;
@@ -180,6 +183,7 @@ pub(crate) fn step<R: Rule>(group: &Group, grads: &[&Tensor], rule: &R) -> Resul
         slots: group.slots.map(raw),
         steps: raw(group.steps),
         lr: group.lr.as_ptr(),
+        found_inf: group.found_inf.map_or(std::ptr::null(), Tensor::as_ptr),
     };
     // SAFETY: `group` and `rule` have the layouts of native/optim.h; lists and gradients are alive for the length of the call and as long as
     // checked above, and lists that may be missing are null. libtorch checks shapes and dtypes.
@@ -383,4 +387,89 @@ pub(crate) fn foreach_add(targets: &[Tensor], sources: &[Tensor], alpha: f64) ->
     checked(unsafe {
         rl_foreach_add(pointers(targets).as_ptr(), pointers(sources).as_ptr(), targets.len(), alpha)
     })
+}
+
+/// `Autocast` of `native/amp.h`: what autocast does on one kind of device, in this thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Autocast {
+    pub enabled: bool,
+    /// Whether casts of parameters are kept for the next use.
+    pub cached: bool,
+    /// libtorch's number of the type.
+    pub dtype: c_int,
+}
+
+unsafe extern "C" {
+    fn rl_autocast(cuda: bool, now: Autocast) -> Autocast;
+    fn rl_autocast_now(cuda: bool) -> Autocast;
+    fn rl_unscale(
+        grads: List,
+        n: usize,
+        scale: *const C_tensor,
+        found_inf: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn rl_update_scale(
+        scale: *const C_tensor,
+        growth_tracker: *const C_tensor,
+        found_inf: *const C_tensor,
+        growth: f64,
+        backoff: f64,
+        interval: c_longlong,
+    ) -> *mut c_char;
+    fn rl_accumulate(sums: List, terms: List, n: usize) -> *mut c_char;
+    fn rl_squared_norm(tensors: List, n: usize, norm2: *mut *mut C_tensor) -> *mut c_char;
+}
+
+/// Puts `now` in force in this thread, and gives what was before.
+pub(crate) fn set_autocast(cuda: bool, now: Autocast) -> Autocast {
+    // SAFETY: sets and reads thread-local numbers of libtorch's; `dtype` is one that libtorch gave or that tch names.
+    unsafe { rl_autocast(cuda, now) }
+}
+
+/// What autocast does in this thread.
+pub(crate) fn autocast_now(cuda: bool) -> Autocast {
+    // SAFETY: reads thread-local numbers of libtorch's.
+    unsafe { rl_autocast_now(cuda) }
+}
+
+/// Multiplies `grads` by 1/`scale` in place; gives an f32 scalar, 1 when an element was not finite, else 0.
+pub(crate) fn unscale(grads: &[Tensor], scale: &Tensor) -> Result<Tensor, ShimError> {
+    let mut found_inf = std::ptr::null_mut();
+    // SAFETY: as in `fused_adam`; on success `found_inf` receives a new at::Tensor that is ours.
+    unsafe {
+        checked(rl_unscale(pointers(grads).as_ptr(), grads.len(), scale.as_ptr(), &mut found_inf))?;
+        Ok(Tensor::from_ptr(found_inf))
+    }
+}
+
+/// One update of a gradient scaler's `scale` (f32) and `growth_tracker` (i32) in place.
+pub(crate) fn update_scale(
+    scale: &Tensor,
+    growth_tracker: &Tensor,
+    found_inf: &Tensor,
+    growth: f64,
+    backoff: f64,
+    interval: i64,
+) -> Result<(), ShimError> {
+    let (scale, tracker, found_inf) = (scale.as_ptr(), growth_tracker.as_ptr(), found_inf.as_ptr());
+    // SAFETY: three live tensors for the length of the call, which libtorch checks for dtype.
+    checked(unsafe { rl_update_scale(scale, tracker, found_inf, growth, backoff, interval) })
+}
+
+/// `sums += terms`, one kernel call for all.
+pub(crate) fn accumulate(sums: &[Tensor], terms: &[Tensor]) -> Result<(), ShimError> {
+    same_length(sums, &[terms]);
+    // SAFETY: as in `fused_adam`.
+    checked(unsafe { rl_accumulate(pointers(sums).as_ptr(), pointers(terms).as_ptr(), sums.len()) })
+}
+
+/// The joint squared 2-norm of `tensors`, at least one, as a scalar on their device.
+pub(crate) fn squared_norm(tensors: &[Tensor]) -> Result<Tensor, ShimError> {
+    let mut norm2 = std::ptr::null_mut();
+    // SAFETY: as in `fused_adam`; on success `norm2` receives a new at::Tensor that is ours.
+    unsafe {
+        checked(rl_squared_norm(pointers(tensors).as_ptr(), tensors.len(), &mut norm2))?;
+        Ok(Tensor::from_ptr(norm2))
+    }
 }

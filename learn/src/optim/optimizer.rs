@@ -1,6 +1,7 @@
 //! The optimizer: parameters, their state, and the step.
 
 use super::{OptimizerConfig, ParamGroup, ParamGroups, no_decay_on_biases_and_norms};
+use crate::amp::Unscaled;
 use crate::module::Module;
 use crate::shim::{self, ShimError, TensorList};
 use crate::visit_tensor;
@@ -137,7 +138,7 @@ impl Optimizer {
         &self.groups
     }
 
-    /// Steps taken.
+    /// Steps taken, those of [`step_unscaled`](Self::step_unscaled) included that the device skipped.
     pub fn updates(&self) -> u64 {
         self.updates
     }
@@ -178,9 +179,41 @@ impl Optimizer {
     /// # Panics
     /// When the number of gradients is not that of the parameters.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), ShimError> {
+        self.advance(gradients, None)
+    }
+
+    /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
+    /// rule's own step count included, when one of them was not finite. That is decided on the device.
+    ///
+    /// [`updates`](Self::updates) counts a skipped step too: the host does not know of it. For RMSprop, LARS and LAMB the parameters and
+    /// moments are copied before the step; SGD with momentum and dampening reads the decision back until its first step is
+    /// taken, as the first momentum is the whole gradient.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    ///
+    /// # Panics
+    /// When the number of gradients is not that of the parameters.
+    pub fn step_unscaled(&mut self, gradients: &[Tensor], unscaled: &Unscaled) -> Result<(), ShimError> {
+        let found_inf = unscaled.found_inf();
+        match self.config {
+            OptimizerConfig::Sgd { momentum, dampening, .. }
+                if self.updates == 0 && momentum > 0.0 && dampening != 0.0 =>
+            {
+                if found_inf.double_value(&[]) != 0.0 {
+                    return Ok(());
+                }
+                self.advance(gradients, None)
+            }
+            _ => self.advance(gradients, Some(found_inf)),
+        }
+    }
+
+    fn advance(&mut self, gradients: &[Tensor], found_inf: Option<&Tensor>) -> Result<(), ShimError> {
         assert_eq!(gradients.len(), self.parameters.len(), "an optimizer takes one gradient a parameter");
         for bucket in &self.buckets {
-            bucket.step(&self.config, &self.groups[bucket.group], gradients, self.updates == 0)?;
+            let group = &self.groups[bucket.group];
+            bucket.step(&self.config, group, gradients, found_inf, self.updates == 0)?;
         }
         self.updates += 1;
         Ok(())
@@ -243,6 +276,7 @@ impl Bucket {
         config: &OptimizerConfig,
         group: &ParamGroup,
         gradients: &[Tensor],
+        found_inf: Option<&Tensor>,
         first: bool,
     ) -> Result<(), ShimError> {
         let weight_decay = group.weight_decay.unwrap_or(config.weight_decay());
@@ -253,6 +287,7 @@ impl Bucket {
             slots: self.slots.each_ref().map(Option::as_ref),
             steps: self.step.as_ref().map(|(_, handles)| handles),
             lr: &self.learning_rate,
+            found_inf,
         };
         match *config {
             OptimizerConfig::Sgd { momentum, dampening, nesterov, .. } => {
