@@ -87,7 +87,9 @@ fn a_loader_resumes_behind_the_batch_it_gave_last() {
             .unwrap()
     };
     let mut loader = make();
-    (0..5).for_each(|_| drop(loader.next().map(|_| ()).unwrap()));
+    for _ in 0..5 {
+        loader.next().unwrap();
+    }
     let saved = MemoryState::save(|v| loader.visit(v)).unwrap();
     let mut other = make();
     saved.load(|v| other.visit(v)).unwrap();

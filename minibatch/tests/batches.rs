@@ -223,7 +223,7 @@ fn what_gives_no_batches_is_refused() {
     let build = |rows, size, last, shard: (usize, usize)| {
         let built =
             Batches::builder(Epochs::sequential(), rows, size).last(last).shard(shard.0, shard.1).build();
-        built.err().expect("refused")
+        built.expect_err("refused")
     };
     let (fixed, keep) = (|| BatchSize::Fixed(2), LastBatch::Keep);
     assert_eq!(build(0, fixed(), keep, (0, 1)), BatchesError::NoData);
@@ -258,16 +258,18 @@ fn what_gives_no_batches_is_refused() {
 
 /// The samplers of this crate through batches: every row once an epoch where that is promised, and resuming in the middle of one.
 #[test]
-fn every_sampler_with_epochs_makes_batches() {
+fn every_sampler_makes_batches() {
     use rl_minibatch::{ClassBalanced, LengthBucketed, Sampler, Sequential, Shuffled, Stratified};
+    type Make<'a> = Box<dyn Fn() -> Box<dyn Sampler> + 'a>;
     const ROWS: usize = 103;
     let labels: Vec<u32> = (0..ROWS as u32).map(|row| row % 3).collect();
     let lengths: Vec<u32> = (0..ROWS as u32).map(|row| 1 + row * 7 % 20).collect();
-    let samplers: [(&str, bool, Box<dyn Fn() -> Box<dyn Sampler>>); 5] = [
+    let samplers: [(&str, bool, Make<'_>); 5] = [
         ("sequential", true, Box::new(|| Box::new(Sequential::new(ROWS as u64).unwrap()))),
         ("shuffled", true, Box::new(|| Box::new(Shuffled::new(ROWS as u64).unwrap()))),
         ("stratified", true, Box::new(|| Box::new(Stratified::new(&labels, 3).unwrap()))),
         ("bucketed", true, Box::new(|| Box::new(LengthBucketed::new(&lengths, 8, 32).unwrap()))),
+        // With replacement, so without epochs.
         ("balanced", false, Box::new(|| Box::new(ClassBalanced::new(&labels, 3).unwrap()))),
     ];
     for (name, each_row_once, sampler) in &samplers {
@@ -279,7 +281,7 @@ fn every_sampler_with_epochs_makes_batches() {
             let make = || Batches::builder_of(sampler(), ROWS as u64, size()).seed(5).build().unwrap();
             let mut whole = make();
             let mut rows = Vec::new();
-            while rows.is_empty() || whole.epoch() < 2 {
+            while if *each_row_once { whole.epoch() < 2 } else { rows.len() < 2 * ROWS } {
                 rows.extend(next(&mut whole).rows);
             }
             if *each_row_once {
