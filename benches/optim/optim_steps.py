@@ -1,5 +1,5 @@
-"""Optimizer steps of rl-learn beside PyTorch's own, in turn: each round runs ours and then every implementation of PyTorch's, for about
-as long each. Prints a line of JSON a case, with medians and with the median of the rounds' ratios, and a table at the end. Started by
+"""Optimizer steps of rl-learn beside PyTorch's own, in turn: each round runs ours and then every implementation of PyTorch's, the same
+number of steps each. Prints a line of JSON a case, with medians and with the median of the rounds' ratios, and a table at the end. Started by
 scripts/bench-optim.
 """
 
@@ -20,6 +20,8 @@ MAKE = {
     "lars": None,  # PyTorch has neither
     "lamb": None,
 }
+# Steps before each measured round, not measured: threads that slept are awake again.
+WARM = 10
 HOW = {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
 
@@ -40,18 +42,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.05, help="of each implementation in each round")
+    parser.add_argument("--seconds", type=float, default=0.05, help="of the fastest implementation in each round")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--optimizers", default=",".join(MAKE))
     args = parser.parse_args()
     ours = subprocess.Popen([args.binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def ask(name: str, count: int, side: int, threads: int, steps: int) -> float:
+        ours.stdin.write(f"{name} {count} {side} {threads} {WARM}\n")
         ours.stdin.write(f"{name} {count} {side} {threads} {steps}\n")
         ours.stdin.flush()
+        ours.stdout.readline()
         return json.loads(ours.stdout.readline())["us_per_step"]
 
     def time_of(optimizer: torch.optim.Optimizer, steps: int) -> float:
+        for _ in range(WARM):
+            optimizer.step()
         begin = time.perf_counter()
         for _ in range(steps):
             optimizer.step()
@@ -65,13 +71,13 @@ def main() -> None:
                 theirs = peers(name, count, side)
                 calls = {"ours": lambda steps: ask(name, count, side, threads, steps)}
                 calls |= {how: lambda steps, o=o: time_of(o, steps) for how, o in theirs.items()}
-                # The number of steps that takes the time wanted, from a first run that also warms up.
-                steps = {how: max(1, int(args.seconds * 1e6 / call(20))) for how, call in calls.items()}
+                # The number of steps in which the fastest takes the time wanted, from first runs that also warm up.
+                steps = max(1, int(args.seconds * 1e6 / min(call(20) for call in calls.values())))
                 rounds = {how: [] for how in calls}
                 for turn in range(args.rounds):
                     order = list(calls) if turn % 2 == 0 else list(calls)[::-1]
                     for how in order:
-                        rounds[how].append(calls[how](steps[how]))
+                        rounds[how].append(calls[how](steps))
                 medians = {how: statistics.median(values) for how, values in rounds.items()}
                 # Of each the least disturbed round: on a machine with other work, the comparison that the other work falsifies least.
                 least = {how: min(values) for how, values in rounds.items()}
