@@ -60,8 +60,8 @@ impl Precision {
 /// panics. Scopes nest, and [`Precision::F32`] switches autocast off within one. On devices other than the CPU and CUDA `body` runs as
 /// it is.
 ///
-/// Casts of parameters are not kept from one use to the next, as `torch.autocast` keeps them: a forward pass under `no_grad` (a
-/// bootstrap target) would leave casts without a gradient to the training pass behind it. A parameter used k times is cast k times.
+/// Casts of parameters are not kept from one use to the next, as `torch.autocast` keeps them until its scope ends: an optimizer's step or a
+/// target update inside the scope would leave casts of the old values. A parameter that is used k times is cast k times.
 pub fn autocast<T>(precision: Precision, device: Device, body: impl FnOnce() -> T) -> T {
     let cuda = match device {
         Device::Cpu => false,

@@ -269,6 +269,7 @@ fn any_schedule() -> impl Strategy<Value = Schedule> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// What is saved is read as the same schedule, as a JSON value and as TOML text. (JSON text loses a last digit in serde_json.)
     #[test]
     fn saved_and_read_back(schedule in any_schedule()) {
