@@ -263,6 +263,12 @@ fn batches_that_are_not_whole_are_refused_and_given_up() {
         error.to_string(),
         "2 micro-batches make up 0.5 of their batch; their shares must add up to 1"
     );
+    for _ in 0..2 {
+        accumulator.add(&loss(), 1.0).unwrap();
+        accumulator
+            .finish()
+            .expect("a batch begins anew behind one that was refused, and behind a whole one");
+    }
     for share in [0.0, -0.5, 1.5, f64::NAN] {
         let error = accumulator.add(&loss(), share).unwrap_err().to_string();
         assert!(
