@@ -189,11 +189,11 @@ fn sizes_follow_their_schedule() {
     assert_eq!(sizes(BatchSize::Full, 3), [10; 3]);
     assert_eq!(sizes(BatchSize::Fixed(1), 3), [1; 3]);
     // Dropping looks at the size that the next batch would have had.
-    let mut dropping = batches(false, 10, BatchSize::Epochs(vec![(0, 4), (1, 5)]), LastBatch::Drop, (0, 1));
+    let mut dropping = batches(false, 10, BatchSize::Epochs(vec![(0, 4), (1, 7)]), LastBatch::Drop, (0, 1));
     let plans: Vec<Plan> = (0..4).map(|_| next(&mut dropping)).collect();
     let found: Vec<_> =
         plans.iter().map(|p| (p.rows[0], p.rows.len(), p.epoch, p.batch, p.ends_epoch)).collect();
-    assert_eq!(found, [(0, 4, 0, 0, false), (4, 4, 0, 1, true), (0, 5, 1, 0, false), (5, 5, 1, 1, true)]);
+    assert_eq!(found, [(0, 4, 0, 0, false), (4, 4, 0, 1, true), (0, 7, 1, 0, true), (0, 7, 2, 0, true)]);
 }
 
 #[test]
