@@ -41,7 +41,8 @@
 //! * reader stores its pin, loads `published` — writer loads `published`, loads the pins;
 //! * writer X leaves its end in `window`, loads `published` — writer Y stores `published`, loads `window`;
 //! * reader stores its pin, loads the closed bit of `claimed` — [`close`](Control::close) sets it, loads the pins;
-//! * a waiter adds itself to `waiting`, loads what it waits for — the other side stores that, loads `waiting`.
+//! * a waiter adds itself to `waiting`, loads what it waits for — the other side stores that, loads `waiting`; and so with
+//!   `starved` and `wanted` for writers without slots.
 //!
 //! For the rest release and acquire are enough: `published` (stored after the rows were copied, loaded before they are
 //! read), `limit` (stored after the pins were seen to be gone, loaded before their rows are overwritten).
@@ -89,6 +90,9 @@ pub(crate) struct Control {
     window: Box<[AtomicU64]>,
     cells: Mutex<Vec<Arc<Cell>>>,
     waiting: CachePadded<AtomicUsize>,
+    /// Writers that wait for slots, and the least limit that would help one of them.
+    starved: CachePadded<AtomicUsize>,
+    wanted: CachePadded<AtomicU64>,
     gate: Mutex<()>,
     moved: Condvar,
     /// Asked only where a new limit is found, so without one there is nothing to pay for.
@@ -122,6 +126,8 @@ impl Control {
             window: window.into(),
             cells: Mutex::new(Vec::new()),
             waiting: CachePadded::new(AtomicUsize::new(0)),
+            starved: CachePadded::new(AtomicUsize::new(0)),
+            wanted: CachePadded::new(AtomicU64::new(u64::MAX)),
             gate: Mutex::new(()),
             moved: Condvar::new(),
             journal: None,
@@ -160,12 +166,30 @@ impl Control {
         if let Some(keys) = self.try_claim(rows) {
             return keys;
         }
-        let mut keys = None;
-        self.wait_until(|| {
-            keys = self.try_claim(rows);
-            keys.is_some()
-        });
-        keys.expect("it was waited for")
+        self.claim_when_free(rows)
+    }
+
+    #[cold]
+    fn claim_when_free(&self, rows: u64) -> Range<u64> {
+        for _ in 0..sync::SPINS {
+            if let Some(keys) = self.try_claim(rows) {
+                return keys;
+            }
+            std::hint::spin_loop();
+        }
+        let mut gate = self.gate.lock();
+        self.starved.fetch_add(1, SeqCst);
+        let keys = loop {
+            // Said before it is looked for, so that who makes room sees it, or is seen.
+            let end = (self.claimed.load(SeqCst) & !CLOSED) + rows;
+            self.wanted.fetch_min(end, SeqCst);
+            if let Some(keys) = self.try_claim(rows) {
+                break keys;
+            }
+            gate = sync::wait(&self.moved, gate);
+        };
+        self.starved.fetch_sub(1, SeqCst);
+        keys
     }
 
     /// Claims the next `rows` serials if their slots are free.
@@ -329,7 +353,8 @@ impl Control {
             journal.settled(self.limit.load(Relaxed), self.live());
         }
         self.claimed.fetch_and(!CLOSED, SeqCst);
-        self.notify();
+        // The counters may have been set back, so what writers said they wait for means nothing.
+        self.wake();
     }
 
     /// Puts the counters to where `live` says. Only while closed; `live` must not exceed the capacity.
@@ -367,6 +392,17 @@ impl Control {
         // A system call is left out when there is nobody. Whoever comes now sees what was stored before.
         if self.waiting.load(SeqCst) > 0 {
             self.wake();
+        } else if self.starved.load(SeqCst) > 0 {
+            self.wake_starved();
+        }
+    }
+
+    /// Wakes the writers that wait for slots if one of them would find its own now. Waking them in vain, with every row and
+    /// every batch, would take a good part of the machine when more threads insert and draw than there are cores.
+    #[cold]
+    fn wake_starved(&self) {
+        if self.find_limit() >= self.wanted.load(SeqCst) {
+            self.wake();
         }
     }
 
@@ -374,6 +410,8 @@ impl Control {
     fn wake(&self) {
         // Under the gate, so that it is not between a waiter's last look and its sleep.
         let _gate = self.gate.lock();
+        // Who goes on waiting says anew what for.
+        self.wanted.store(u64::MAX, SeqCst);
         self.moved.notify_all();
     }
 }
