@@ -9,12 +9,12 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{RngExt, SeedableRng};
 use rl_learn::{
-    Device, Kind, Linear, Module, Optimizer, OptimizerConfig, Rnn, RnnConfig, RnnKind, Role, Schedule,
-    Tensor, clip_norm, device, gradients, loss, no_grad, parameters, walk_under,
+    Accumulator, Device, Kind, Linear, Module, Optimizer, OptimizerConfig, Rnn, RnnConfig, RnnKind, Role,
+    ScalingRule, Schedule, Tensor, clip_norm, device, loss, no_grad, parameters, walk_under,
 };
 use rl_minibatch::{
-    BatchSize, Batches, Dtype, Field, LengthBucketed, Packed, PadOptions, Padded, Plan, RaggedTable, Rng,
-    SequenceLayout, Truncate,
+    BatchSize, Batches, Dtype, Field, LengthBucketed, NoiseEstimate, NoiseScale, Packed, PadOptions, Padded,
+    Plan, RaggedTable, Rng, SequenceLayout, Truncate,
 };
 use std::error::Error;
 use std::io::Write;
@@ -25,7 +25,8 @@ const SHORTEST: usize = 11;
 const LONGEST: usize = 60;
 /// Windows of random lengths that end before one and the same year.
 const WINDOWS_A_YEAR: usize = 4;
-const BATCH: usize = 32;
+/// The batch that the learning rate was found good for.
+const BATCH: u64 = 32;
 const HIDDEN: i64 = 32;
 const PEAK_RATE: f64 = 5e-3;
 
@@ -38,6 +39,15 @@ struct Args {
     /// Passes over the training windows
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
+    /// Windows a batch
+    #[arg(long, default_value_t = BATCH, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch: u64,
+    /// Windows a micro-batch, when a batch is to go through the network in pieces; the gradient noise scale is then measured
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    micro_batch: Option<u64>,
+    /// Scale the learning rate with the square root of the batch
+    #[arg(long)]
+    scale_rate: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     json: bool,
@@ -183,45 +193,64 @@ fn score(series: &Series, model: &Forecaster) -> Result<Score, Box<dyn Error>> {
     })
 }
 
-/// Trains for `epochs`; `show` hears of each epoch, with its mean loss.
+/// Trains as `args` say; `show` hears of each epoch, with its mean loss. The noise scale comes with the model where it was measured.
 fn train(
     series: &Series,
-    seed: u64,
-    epochs: u64,
+    args: &Args,
     mut show: impl FnMut(u64, f64),
-) -> Result<Forecaster, Box<dyn Error>> {
-    let mut rng = Rng::seed_from_u64(seed);
+) -> Result<(Forecaster, Option<NoiseEstimate>), Box<dyn Error>> {
+    let mut rng = Rng::seed_from_u64(args.seed);
     let table = table(series, &training_windows(series, &mut rng))?;
     let lengths = table.lengths("time")?.map(|length| length as u32).collect::<Vec<_>>();
-    let sampler = LengthBucketed::new(&lengths, BATCH, 8 * BATCH)?;
+    let size = args.batch as usize;
+    let sampler = LengthBucketed::new(&lengths, size, 8 * size)?;
     let mut batches =
-        Batches::builder(sampler, table.rows(), BatchSize::Fixed(BATCH)).seed(rng.random()).build()?;
+        Batches::builder(sampler, table.rows(), BatchSize::Fixed(size)).seed(rng.random()).build()?;
 
     let model = Forecaster::new(&mut rng);
     let mut optimizer = Optimizer::for_module(OptimizerConfig::adam(), &model)?;
-    let weights = parameters(&model);
-    let steps = epochs * table.rows().div_ceil(BATCH as u64);
-    let rate = Schedule::cosine(PEAK_RATE, 0.0, steps).warmed_up(steps / 20, 0.1);
+    let steps = args.epochs * table.rows().div_ceil(args.batch);
+    let mut rate = Schedule::cosine(PEAK_RATE, 0.0, steps).warmed_up(steps / 20, 0.1);
+    if args.scale_rate {
+        rate = rate.scaled(ScalingRule::SquareRoot, BATCH, args.batch);
+    }
+    let most = args.micro_batch.map_or(size, |rows| rows as usize);
+    let mut accumulator = Accumulator::new(parameters(&model));
+    accumulator.measure(most < size);
+    let mut noise = NoiseScale::new(0.99)?;
 
     let (mut plan, mut batch) = (Plan::new(), Packed::new(&table, "time", Truncate::Whole)?);
     let mut sum = 0.0;
-    while batches.epoch() < epochs {
+    while batches.epoch() < args.epochs {
         batches.next(&mut plan)?;
-        table.pack_into(&plan.rows, &mut batch)?;
-        let next = Tensor::from_slice(batch.typed::<f32>("next")?);
-        let loss = loss::mse(&model.packed(&batch)?, &next).mean(Kind::Float);
-        let gradients = gradients(&loss, &weights);
+        for micro in plan.micro_batches(most) {
+            table.pack_into(&plan.rows[micro.rows.clone()], &mut batch)?;
+            let next = Tensor::from_slice(batch.typed::<f32>("next")?);
+            let loss = loss::mse(&model.packed(&batch)?, &next).mean(Kind::Float);
+            accumulator.add(&loss, micro.weight)?;
+            sum += loss.double_value(&[]) * micro.rows.len() as f64;
+        }
+        let whole = accumulator.finish()?;
+        // Before clipping: the norms are of the true gradients. A batch that does not fall into equal pieces is left out.
+        if let Some(norms) = whole.norms()
+            && plan.real % norms.micro_batches == 0
+        {
+            let (rows, pieces) = (plan.real as u64, norms.micro_batches as u64);
+            noise.observe(
+                (rows / pieces, norms.micro.double_value(&[])),
+                (rows, norms.whole.double_value(&[])),
+            )?;
+        }
         // The norm stays on the device; nobody asks for it.
-        let _norm = clip_norm(&gradients, 1.0)?;
+        let _norm = clip_norm(whole.gradients(), 1.0)?;
         optimizer.set_learning_rate(rate.at(plan.step));
-        no_grad(|| optimizer.step(&gradients))?;
-        sum += loss.double_value(&[]) * plan.real as f64;
+        no_grad(|| optimizer.step(whole.gradients()))?;
         if plan.ends_epoch {
             show(plan.epoch + 1, sum / table.rows() as f64);
             sum = 0.0;
         }
     }
-    Ok(model)
+    Ok((model, noise.estimate()))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -231,7 +260,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let series = Series::read(DATA)?;
     let bar = ProgressBar::new(args.epochs)
         .with_style(ProgressStyle::with_template("{wide_bar} epoch {pos}/{len} {msg} {eta}")?);
-    let model = train(&series, args.seed, args.epochs, |epoch, loss| {
+    let (model, noise) = train(&series, &args, |epoch, loss| {
         bar.set_position(epoch);
         bar.set_message(format!("rmse {:.1}", 100.0 * loss.sqrt()));
     })?;
@@ -241,8 +270,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     if args.json {
         let result = serde_json::json!({
-            "example": "sunspots", "seed": args.seed, "epochs": args.epochs,
+            "example": "sunspots", "seed": args.seed, "epochs": args.epochs, "batch": args.batch,
             "held_out": [HELD_OUT_FROM, last_year], "rmse": gru, "naive_rmse": naive,
+            "noise_scale": noise.map(|noise| noise.rows),
         });
         writeln!(out, "{result}")?;
     } else {
@@ -250,6 +280,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             out,
             "years {HELD_OUT_FROM} to {last_year}, held out: RMSE {gru:.1} sunspots; the last year's value: {naive:.1}"
         )?;
+        if let Some(noise) = noise {
+            writeln!(out, "gradient noise scale at the end: {:.0} windows", noise.rows)?;
+        }
     }
     Ok(())
 }
@@ -262,10 +295,16 @@ mod tests {
     fn a_short_training_beats_the_last_value_and_comes_again() {
         device::set_threads(1);
         let series = Series::read(DATA).unwrap();
-        let trained = || score(&series, &train(&series, 0, 3, |_, _| {}).unwrap()).unwrap();
-        let (once, again) = (trained(), trained());
+        let trained = |flags: &str| {
+            let args = Args::parse_from(format!("sunspots --epochs 3 {flags}").split_whitespace());
+            score(&series, &train(&series, &args, |_, _| {}).unwrap().0).unwrap()
+        };
+        let (once, again) = (trained(""), trained(""));
         assert!(once.gru < 0.9 * once.naive, "{} against {}", once.gru, once.naive);
         assert_eq!(once.gru.to_bits(), again.gru.to_bits());
+        // In pieces of unequal sizes it is the same training, but for rounding.
+        let in_pieces = trained("--micro-batch 7");
+        assert!((once.gru - in_pieces.gru).abs() < 0.1, "{} against {}", once.gru, in_pieces.gru);
     }
 
     #[test]
