@@ -19,7 +19,7 @@ use std::ops::Range;
 /// what does not fill a batch; here the one batch that is not full is the last of the epoch, and its rows may be of any
 /// length.
 ///
-/// Of 10,000 rows of log-normal lengths in batches of 32, 75 % of all steps are padding when they are shuffled, 12 % with
+/// Of 10,000 rows of log-normal lengths in batches of 32, 75 % of all steps are padding when they are shuffled, 11 % with
 /// pools of 50 batches, and 3 % with one pool (`cargo test -p rl-minibatch --test samplers -- --nocapture padding`).
 ///
 /// The stated probability is 1/N, a row's share of an epoch. The state is the place in the epoch and the key of its
