@@ -17,8 +17,7 @@ use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig,
     Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor,
-    Tensor, Update, clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module,
-    walk_under,
+    Tensor, Update, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -228,17 +227,6 @@ impl AlgoConfig for DdpgConfig {
     }
 }
 
-impl Ddpg {
-    fn descend(optimizer: &mut Optimizer, loss: &Tensor, rate: f64, max_norm: f64) -> Result<(), AgentError> {
-        let gradients = gradients(loss, optimizer.parameters());
-        if max_norm > 0.0 {
-            let _ = clip_norm(&gradients, max_norm)?;
-        }
-        optimizer.set_learning_rate(rate);
-        Ok(optimizer.step(&gradients)?)
-    }
-}
-
 impl Agent for Ddpg {
     fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
         let (rows, dimensions) = (obs.size()[0] as usize, self.scale.size()[0]);
@@ -275,13 +263,13 @@ impl Agent for Ddpg {
         let q = self.critic.forward(obs, &action, Phase::Train);
         let critic_loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
         let rate = self.config.critic_learning_rate.at(self.updates);
-        Self::descend(&mut self.critic_optimizer, &critic_loss, rate, self.config.max_grad_norm)?;
+        self.critic_optimizer.descend(&critic_loss, rate, self.config.max_grad_norm)?;
 
         // Actor: climb Q(s, μ(s)).
         let own_action = self.actor.forward(obs, Phase::Train);
         let actor_loss = -self.critic.forward(obs, &own_action, Phase::Train).mean(Kind::Float);
         let rate = self.config.actor_learning_rate.at(self.updates);
-        Self::descend(&mut self.actor_optimizer, &actor_loss, rate, self.config.max_grad_norm)?;
+        self.actor_optimizer.descend(&actor_loss, rate, self.config.max_grad_norm)?;
 
         self.actors.polyak_update(self.config.tau)?;
         self.critics.polyak_update(self.config.tau)?;

@@ -9,7 +9,7 @@ use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module,
     Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
-    clip_norm, gradients, no_grad, parameters, scalar, scope, value, visit_module,
+    no_grad, parameters, scalar, scope, value, visit_module,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -192,12 +192,8 @@ impl Agent for Dqn {
             self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
         let loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
 
-        let gradients = gradients(&loss, self.optimizer.parameters());
-        if self.config.max_grad_norm > 0.0 {
-            let _ = clip_norm(&gradients, self.config.max_grad_norm)?;
-        }
-        self.optimizer.set_learning_rate(self.config.learning_rate.at(self.updates));
-        self.optimizer.step(&gradients)?;
+        let rate = self.config.learning_rate.at(self.updates);
+        self.optimizer.descend(&loss, rate, self.config.max_grad_norm)?;
 
         self.updates += 1;
         if self.updates.is_multiple_of(self.config.target_update_every) {

@@ -1,8 +1,8 @@
 //! The optimizer: parameters, their state, and the step.
 
-use super::{OptimizerConfig, ParamGroup, ParamGroups, no_decay_on_biases_and_norms};
+use super::{OptimizerConfig, ParamGroup, ParamGroups, clip_norm, no_decay_on_biases_and_norms};
 use crate::amp::Unscaled;
-use crate::module::Module;
+use crate::module::{Module, gradients};
 use crate::shim::{self, ShimError, TensorList};
 use crate::visit_tensor;
 use rl_minibatch::{StateError, StateVisitor, scalar, scope};
@@ -180,6 +180,23 @@ impl Optimizer {
     /// When the number of gradients is not that of the parameters.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), ShimError> {
         self.advance(gradients, None)
+    }
+
+    /// One update: the gradients of `loss`, clipped to a joint 2-norm of `max_norm` if that is above 0, and a step along them at this
+    /// learning rate. Accumulated, reduced or scaled gradients take these steps one by one.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    ///
+    /// # Panics
+    /// Those of [`gradients`].
+    pub fn descend(&mut self, loss: &Tensor, rate: f64, max_norm: f64) -> Result<(), ShimError> {
+        let gradients = gradients(loss, &self.parameters);
+        if max_norm > 0.0 {
+            let _ = clip_norm(&gradients, max_norm)?;
+        }
+        self.set_learning_rate(rate);
+        self.step(&gradients)
     }
 
     /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
