@@ -296,7 +296,7 @@ mod tests {
         device::set_threads(1);
         let series = Series::read(DATA).unwrap();
         let trained = |flags: &str| {
-            let args = Args::parse_from(format!("sunspots --epochs 3 {flags}").split_whitespace());
+            let args = Args::parse_from(format!("sunspots --epochs 2 {flags}").split_whitespace());
             score(&series, &train(&series, &args, |_, _| {}).unwrap().0).unwrap()
         };
         let (once, again) = (trained(""), trained(""));
