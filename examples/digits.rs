@@ -5,7 +5,7 @@
 //!
 //! The images are 8×8. They are enlarged to 16×16 (bilinear) and get a border of two zeros, so that LeNet-5's 5×5 kernels have as much
 //! to see as its layers need: 20×20 → C1, 6 maps of 16×16 → S2, 8×8 → C3, 16 maps of 4×4 → S4, 2×2 → C5, 120 → F6, 84 → 10. As is usual
-//! today, C3 sees all maps of S2, pooling has no weights, the loss is the cross-entropy, the functions are ReLU, and C1 and C3 are
+//! today, C3 sees all maps of S2, pooling takes the maximum and has no weights, the loss is the cross-entropy, and C1 and C3 are
 //! batch-normalized.
 
 use rand::SeedableRng;
@@ -148,7 +148,7 @@ impl LeNet {
         let x = images.to_kind(Kind::Float).unsqueeze(1) / 16.0;
         let mut x = x.upsample_bilinear2d([16, 16], false, None, None).constant_pad_nd([2, 2, 2, 2]);
         for (convolution, norm) in &self.convolutions {
-            x = norm.forward(&convolution.forward(&x), phase).relu().max_pool2d(
+            x = norm.forward(&convolution.forward(&x), phase).tanh().max_pool2d(
                 [2, 2],
                 [2, 2],
                 [0, 0],
@@ -157,8 +157,8 @@ impl LeNet {
             );
         }
         let [c5, f6, output] = &self.linear;
-        let x = c5.forward(&x.flatten(1, -1)).relu();
-        output.forward(&f6.forward(&x).relu())
+        let x = c5.forward(&x.flatten(1, -1)).tanh();
+        output.forward(&f6.forward(&x).tanh())
     }
 }
 
