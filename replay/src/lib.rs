@@ -103,6 +103,8 @@
 
 mod buffer;
 mod builder;
+#[cfg(test)]
+mod builder_tests;
 mod combined;
 mod control;
 #[cfg(test)]
