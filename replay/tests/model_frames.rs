@@ -209,9 +209,9 @@ impl std::fmt::Debug for Store {
 }
 
 impl FrameReplay {
-    /// Stacks of `stack` frames, one step a row, and so much history: the smallest ring of frames that goes with it, and
-    /// room for more rows than have frames.
-    fn new(stack: usize, history: u64) -> Self {
+    /// Stacks of `stack` frames, one step a row, and so much history: the smallest ring of frames that goes with it, which
+    /// lets so many more be written while it is read, and room for more rows than have frames.
+    fn new(stack: usize, history: u64, ahead: u64) -> Self {
         let scalar = |name: &str, dtype| Field::new(name, dtype, []);
         let fields = || {
             vec![scalar("action", Dtype::I64), scalar("reward", Dtype::F32), scalar("discount", Dtype::F32)]
@@ -221,8 +221,8 @@ impl FrameReplay {
         let frame = Field::new("frames", Dtype::I64, [stack + 1]);
         let batch_schema = Schema::new([vec![frame], fields()].concat()).unwrap();
         let frame_schema = Schema::new(vec![scalar("frame", Dtype::I64)]).unwrap();
-        let rows = Ring::new(Layout::packed(&row_schema), 64, 1).unwrap();
-        let frames = Ring::new(Layout::packed(&frame_schema), history + 2 * PER_MARK, 1).unwrap();
+        let rows = Ring::new(Layout::packed(&row_schema), 64, ahead).unwrap();
+        let frames = Ring::new(Layout::packed(&frame_schema), history + 2 * PER_MARK, ahead).unwrap();
         let rows = Replay { ring: Arc::new(RowRing(rows, row_schema)), shared: Unlimited };
         let settings = (stack, 1, 1.0, FramePadding::Repeat);
         Self { store: Arc::new(Store::new(rows, frames, frame_schema, batch_schema, settings, history)) }
@@ -261,15 +261,11 @@ impl Environment {
     }
 }
 
-/// Draws some of the oldest rows, and checks that each has its frames.
+/// Draws some of the oldest rows, and checks that there are such and that each has its frames.
 fn read(replay: &FrameReplay, reader: &mut FrameReader, batch: &mut Batch) {
     let (mut rng, mut drawn) = (Rng::seed_from_u64(0), Drawn::default());
     let stack = replay.store.stack as i64;
-    match reader.sample_into(&mut rng, batch.rows(), &mut batch.view_mut(), &mut drawn) {
-        Ok(()) => {}
-        Err(ReplayError::Sample(SampleError::Empty)) => return,
-        Err(error) => panic!("{error}"),
-    }
+    reader.sample_into(&mut rng, batch.rows(), &mut batch.view_mut(), &mut drawn).unwrap();
     let (frames, actions) = (batch.typed::<i64>("frames").unwrap(), batch.typed::<i64>("action").unwrap());
     for (frames, action) in frames.chunks_exact(stack as usize + 1).zip(actions) {
         let first = action / 1000 * 1000;
@@ -278,10 +274,15 @@ fn read(replay: &FrameReplay, reader: &mut FrameReader, batch: &mut Batch) {
     }
 }
 
-/// Fills the ring of frames with `before` steps, the last streams' turn by turn, then lets streams and readers go on at once.
-fn streams_and_readers(stack: usize, history: u64, before: usize, steps: [usize; 2], reads: usize) {
+/// Fills the ring of frames with `before` steps, the streams' turn by turn, then lets streams and a reader go on at once.
+fn streams_and_readers(
+    (stack, history, ahead): (usize, u64, u64),
+    before: usize,
+    steps: [usize; 2],
+    reads: usize,
+) {
     explore(SCHEDULES, move || {
-        let replay = FrameReplay::new(stack, history);
+        let replay = FrameReplay::new(stack, history, ahead);
         let mut environments = [0, 1].map(|number| Environment::new(&replay, number));
         for step in 0..before {
             environments[step % 2].step();
@@ -290,14 +291,12 @@ fn streams_and_readers(stack: usize, history: u64, before: usize, steps: [usize;
         for (mut environment, steps) in environments.into_iter().zip(steps) {
             threads.push(thread::spawn(move || (0..steps).for_each(|_| environment.step())));
         }
-        for _ in 0..1 {
-            let replay = replay.clone();
-            threads.push(thread::spawn(move || {
-                let mut reader = FrameReader::new(replay.store.clone());
-                let mut batch = Batch::new(replay.schema(), 2);
-                (0..reads).for_each(|_| read(&replay, &mut reader, &mut batch));
-            }));
-        }
+        let drawn_from = replay.clone();
+        threads.push(thread::spawn(move || {
+            let mut reader = FrameReader::new(drawn_from.store.clone());
+            let mut batch = Batch::new(drawn_from.schema(), 2);
+            (0..reads).for_each(|_| read(&drawn_from, &mut reader, &mut batch));
+        }));
         for thread in threads {
             thread.join().unwrap();
         }
@@ -314,12 +313,18 @@ fn rows_go_before_their_frames_do() {
     // 4 + 32 frames; each stream inserts its first one with its first step.
     let leave = |frames: usize| 4 + 32 + frames - 2;
     for before in [leave(15), leave(16)] {
-        streams_and_readers(1, 4, before, [2, 2], 2);
+        streams_and_readers((1, 4, 1), before, [2, 2], 2);
     }
 }
 
 /// Streams that wait for each other longer than the history insert their stacks anew.
 #[test]
 fn a_silent_stream_comes_back() {
-    streams_and_readers(2, 4, 4 + 32 + 8, [1, 6], 1);
+    streams_and_readers((2, 4, 1), 4 + 32 + 8, [1, 6], 1);
+}
+
+/// While a reader is held up, a whole lap of frames may leave, and the rows with them: it still finds rows to draw.
+#[test]
+fn a_reader_that_is_held_up_finds_rows() {
+    streams_and_readers((1, 4, 64), 4 + 32, [0, 48], 1);
 }

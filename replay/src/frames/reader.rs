@@ -87,8 +87,9 @@ impl FrameReader {
             self.stored = Batch::new(store.rows.schema(), count);
         }
         // In this order; see `store.rs`. A rate limiter is waited for before anything is pinned.
-        let (frames, mut rows) = self.rows.pin_for_after(count, || store.frames.pin(&self.cell))?;
-        rows.narrow(store.drawable_from());
+        let pin_frames = || store.frames.pin(&self.cell).map(|frames| (frames, store.drawable_from()));
+        let ((frames, from), mut rows) = self.rows.pin_for_after(count, pin_frames)?;
+        rows.narrow(from);
         rows.draw(rng, count, drawn)?;
         rows.gather(&drawn.rows, &mut self.stored.view_mut())?;
         drop(rows);

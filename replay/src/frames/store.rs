@@ -20,11 +20,13 @@
 //! # What a reader does
 //!
 //! 1. It pins the frames; let L be the oldest that it may read.
-//! 2. It pins the rows.
-//! 3. It loads D, and draws from the rows that are pinned and not before D.
+//! 2. It loads D.
+//! 3. It pins the rows, and draws from those that are not before D.
 //!
 //! D was moved before L became the oldest live frame (the store comes before the frame is published, the load after the
-//! pin), so those rows have no frame before L; and by the order of insertion none that is not live yet.
+//! pin), so those rows have no frame before L; and by the order of insertion none that is not live yet. There is one: the
+//! newest row is never before D, and the rows are pinned after D was loaded. In the order 3, 2 a reader that is held up
+//! between the two could find D beyond all that it pinned.
 //!
 //! # No circle of waiting
 //!
