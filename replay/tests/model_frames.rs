@@ -164,6 +164,8 @@ impl Reader {
     ) -> Result<(T, Pinned<'_>), ReplayError> {
         let first = first().ok_or(SampleError::Empty)?;
         let pin = self.replay.ring.0.pin(&self.cell).ok_or(SampleError::Empty)?;
+        // Held up with both pins: the streams go as far as they can.
+        thread::yield_now();
         Ok((first, Pinned { live: pin.live(), pin }))
     }
 
