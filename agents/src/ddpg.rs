@@ -17,7 +17,7 @@ use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig,
     Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor,
-    Tensor, Update, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
+    Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -250,7 +250,14 @@ impl Agent for Ddpg {
         Ok((unit * &self.scale + &self.bias).to_device(Device::Cpu))
     }
 
-    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+    fn begin_update(&mut self) -> Variant {
+        self.critic_optimizer.begin(self.config.critic_learning_rate.at(self.updates));
+        self.actor_optimizer.begin(self.config.actor_learning_rate.at(self.updates));
+        self.updates += 1;
+        Variant::default()
+    }
+
+    fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
         let (obs, next_obs) = (&batch["obs"], &batch["next_obs"]);
         let action = (&batch["action"] - &self.bias) / &self.scale;
 
@@ -262,18 +269,15 @@ impl Agent for Ddpg {
         });
         let q = self.critic.forward(obs, &action, Phase::Train);
         let critic_loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
-        let rate = self.config.critic_learning_rate.at(self.updates);
-        self.critic_optimizer.descend(&critic_loss, rate, self.config.max_grad_norm)?;
+        self.critic_optimizer.descend(&critic_loss, self.config.max_grad_norm)?;
 
         // Actor: climb Q(s, μ(s)).
         let own_action = self.actor.forward(obs, Phase::Train);
         let actor_loss = -self.critic.forward(obs, &own_action, Phase::Train).mean(Kind::Float);
-        let rate = self.config.actor_learning_rate.at(self.updates);
-        self.actor_optimizer.descend(&actor_loss, rate, self.config.max_grad_norm)?;
+        self.actor_optimizer.descend(&actor_loss, self.config.max_grad_norm)?;
 
         self.actors.polyak_update(self.config.tau)?;
         self.critics.polyak_update(self.config.tau)?;
-        self.updates += 1;
         let q = q.detach();
         Ok(Update {
             td_error: (target - &q).abs_(),

@@ -9,10 +9,14 @@ use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module,
     Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
-    no_grad, parameters, scalar, scope, value, visit_module,
+    Variant, no_grad, parameters, scalar, scope, value, visit_module,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// An update that leaves the target network alone, and one that updates it.
+const PLAIN: Variant = Variant(0);
+const WITH_TARGET: Variant = Variant(1);
 
 /// DQN's keys.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -175,7 +179,13 @@ impl Agent for Dqn {
         Ok(Tensor::from_slice(&actions))
     }
 
-    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+    fn begin_update(&mut self) -> Variant {
+        self.optimizer.begin(self.config.learning_rate.at(self.updates));
+        self.updates += 1;
+        if self.updates.is_multiple_of(self.config.target_update_every) { WITH_TARGET } else { PLAIN }
+    }
+
+    fn update(&self, batch: &MiniBatch, variant: Variant) -> Result<Update, AgentError> {
         let next_obs = &batch["next_obs"];
         // y = r + discount · Q′(s′, a*), where a* maximizes Q′, or Q for double Q-learning.
         let target = no_grad(|| {
@@ -191,12 +201,8 @@ impl Agent for Dqn {
         let q =
             self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
         let loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
-
-        let rate = self.config.learning_rate.at(self.updates);
-        self.optimizer.descend(&loss, rate, self.config.max_grad_norm)?;
-
-        self.updates += 1;
-        if self.updates.is_multiple_of(self.config.target_update_every) {
+        self.optimizer.descend(&loss, self.config.max_grad_norm)?;
+        if variant == WITH_TARGET {
             if self.config.tau < 1.0 {
                 self.pair.polyak_update(self.config.tau)?;
             } else {

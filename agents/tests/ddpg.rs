@@ -74,7 +74,7 @@ fn batch_normalization_stands_where_the_paper_has_it_and_learns_statistics() {
     let changed = state(&mut *agent).differences(&before);
     assert_eq!(changed, ["rng"], "only the noise's generator moved");
 
-    agent.update(&batch(1)).unwrap();
+    agent.learn(&batch(1)).unwrap();
     let after = state(&mut *agent);
     let changed = after.differences(&before);
     for net in ["actor", "critic"] {
@@ -91,8 +91,8 @@ fn batch_normalization_stands_where_the_paper_has_it_and_learns_statistics() {
     let far = one * 100.0;
     let mut normalized = agent;
     for seed in 2..50 {
-        normalized.update(&batch(seed)).unwrap();
-        plain.update(&batch(seed)).unwrap();
+        normalized.learn(&batch(seed)).unwrap();
+        plain.learn(&batch(seed)).unwrap();
     }
     let actions =
         |agent: &mut dyn Agent| Vec::<f32>::try_from(agent.act(&far, Mode::Greedy).unwrap().reshape([-1]));
@@ -140,13 +140,13 @@ fn ornstein_uhlenbeck_noise_starts_anew_with_the_episode_and_is_part_of_the_stat
 #[test]
 fn a_saved_agent_goes_on_as_if_it_had_not_been() {
     let mut whole = agent(json!({ "batch_norm": true }), 5);
-    (0..3).for_each(|seed| drop(whole.update(&batch(seed)).unwrap()));
+    (0..3).for_each(|seed| drop(whole.learn(&batch(seed)).unwrap()));
     let saved = state(&mut *whole);
     let mut resumed = agent(json!({ "batch_norm": true }), 6);
     saved.load(|v| resumed.visit(v)).unwrap();
     for seed in 3..6 {
-        whole.update(&batch(seed)).unwrap();
-        resumed.update(&batch(seed)).unwrap();
+        whole.learn(&batch(seed)).unwrap();
+        resumed.learn(&batch(seed)).unwrap();
     }
     assert!(state(&mut *whole).differences(&state(&mut *resumed)).is_empty());
 }
@@ -178,7 +178,7 @@ fn it_climbs_to_the_best_action_of_a_bandit() {
                 ("discount".to_string(), Tensor::zeros([ROWS], (Kind::Float, Device::Cpu))),
                 ("next_obs".to_string(), obs),
             ];
-            agent.update(&MiniBatch::new(columns, Tensor::ones([ROWS], (Kind::Float, Device::Cpu)))).unwrap();
+            agent.learn(&MiniBatch::new(columns, Tensor::ones([ROWS], (Kind::Float, Device::Cpu)))).unwrap();
         }
         let obs = uniform(&mut rng, &[64, 3], -1.0, 1.0);
         let mean = agent.act(&obs, Mode::Greedy).unwrap().select(1, 0).mean(Kind::Float).double_value(&[]);
@@ -199,7 +199,7 @@ fn an_update_normalizes_with_its_batch_and_not_with_running_statistics() {
     }
     let td_error = |agent: &mut dyn Agent, from: &MemoryState| -> Vec<f32> {
         from.load(|v| agent.visit(v)).unwrap();
-        Vec::try_from(agent.update(&batch(8)).unwrap().td_error).unwrap()
+        Vec::try_from(agent.learn(&batch(8)).unwrap().td_error).unwrap()
     };
     assert_eq!(td_error(&mut *agent, &plain), td_error(&mut *agent, &moved));
 }

@@ -120,7 +120,7 @@ fn errors_and_loss_follow_the_equations() {
         scramble_target(&mut *agent);
         let state = state(&mut *agent);
         let rows = Rows::random();
-        let update = agent.update(&rows.batch()).unwrap();
+        let update = agent.learn(&rows.batch()).unwrap();
 
         let found: Vec<f32> = Vec::try_from(&update.td_error).unwrap();
         let mut expected_loss = 0.0;
@@ -151,11 +151,11 @@ fn the_target_network_follows_when_it_is_due_and_not_before() {
     let online = |agent: &mut dyn Agent| numbers(&state(agent), "online.layers.0.weight");
     let (rows, start) = (Rows::random(), target(&mut *agent));
     for _ in 0..2 {
-        agent.update(&rows.batch()).unwrap();
+        agent.learn(&rows.batch()).unwrap();
         assert_eq!(target(&mut *agent), start);
         assert_ne!(online(&mut *agent), start);
     }
-    agent.update(&rows.batch()).unwrap();
+    agent.learn(&rows.batch()).unwrap();
     assert_eq!(target(&mut *agent), online(&mut *agent));
 }
 

@@ -71,6 +71,10 @@ pub struct Update {
     pub scalars: Vec<(&'static str, Tensor)>,
 }
 
+/// Which of an algorithm's update steps: those that launch the same operations have the same number, counted from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Variant(pub u8);
+
 /// An algorithm.
 pub trait Agent: Send {
     /// Actions for observations `[E, …]`: i64 `[E]` if discrete, f32 `[E, A]` within the bounds if continuous, on the CPU.
@@ -79,15 +83,31 @@ pub trait Agent: Send {
     /// When libtorch fails.
     fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError>;
 
-    /// One learning step on `batch` (columns of [`Schema::transition`](rl_minibatch::Schema::transition)), at least
-    /// [`smallest_batch`](Self::smallest_batch) rows.
+    /// The host's half of the next update: counts it, writes to the device what changes from one to the next (learning rates),
+    /// and says which of the algorithm's steps it is. [`update`](Self::update) has to follow.
+    fn begin_update(&mut self) -> Variant;
+
+    /// The device's half of the update that was begun: a learning step on `batch` (columns of
+    /// [`Schema::transition`](rl_minibatch::Schema::transition)), at least [`smallest_batch`](Self::smallest_batch) rows.
+    ///
+    /// Reads nothing back and changes nothing on the host, so what it launches for a `variant` is the same every time, and a captured
+    /// graph of it may be replayed in its stead.
     ///
     /// # Errors
     /// When libtorch fails.
     ///
     /// # Panics
     /// When a column is missing: the algorithm and the schema disagree.
-    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError>;
+    fn update(&self, batch: &MiniBatch, variant: Variant) -> Result<Update, AgentError>;
+
+    /// A whole update on `batch`: both halves.
+    ///
+    /// # Errors
+    /// Those of [`update`](Self::update).
+    fn learn(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+        let variant = self.begin_update();
+        self.update(batch, variant)
+    }
 
     /// Shows every piece of state that acting and learning depend on: networks, targets, running statistics, optimizers, counters,
     /// noise and generators.

@@ -50,7 +50,7 @@ impl Learner {
         if self.prioritized {
             importance_weights(&self.drawn, beta, WeightNorm::BatchMax, weight);
         }
-        let update = agent.update(self.staging.upload())?;
+        let update = agent.learn(self.staging.upload())?;
         if self.prioritized {
             let next = (self.drawn.rows.clone(), update.td_error.shallow_clone());
             if let Some((keys, td_error)) = self.pending.replace(next) {

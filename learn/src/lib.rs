@@ -37,7 +37,7 @@ mod state;
 pub mod target;
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
-pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
+pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
 pub use learner::{Learner, LearnerError};

@@ -3,14 +3,15 @@
 use rand::SeedableRng;
 use rl_learn::{
     Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError,
-    StateVisitor, Tensor, Update,
+    StateVisitor, Tensor, Update, Variant,
 };
 use rl_replay::{Prioritized, Replay};
+use std::cell::RefCell;
 
 /// |δ| of a row is its observation; remembers the weights it was given.
 struct Known {
-    weights: Vec<Vec<f32>>,
-    seen: Vec<Vec<f32>>,
+    weights: RefCell<Vec<Vec<f32>>>,
+    seen: RefCell<Vec<Vec<f32>>>,
 }
 
 impl Agent for Known {
@@ -18,9 +19,13 @@ impl Agent for Known {
         Ok(Tensor::zeros([obs.size()[0]], (Kind::Int64, Device::Cpu)))
     }
 
-    fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
-        self.weights.push(Vec::try_from(batch.weight())?);
-        self.seen.push(Vec::try_from(batch["obs"].reshape([-1]))?);
+    fn begin_update(&mut self) -> Variant {
+        Variant::default()
+    }
+
+    fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
+        self.weights.borrow_mut().push(Vec::try_from(batch.weight())?);
+        self.seen.borrow_mut().push(Vec::try_from(batch["obs"].reshape([-1]))?);
         Ok(Update { td_error: batch["obs"].reshape([-1]).copy(), scalars: vec![] })
     }
 
@@ -51,7 +56,7 @@ fn replay(prioritized: bool) -> Replay {
 
 fn learner(replay: &Replay, prioritized: bool) -> (Learner, Known) {
     let learner = Learner::new(replay.sampler(), 16, prioritized, Rng::seed_from_u64(3), Device::Cpu);
-    (learner, Known { weights: vec![], seen: vec![] })
+    (learner, Known { weights: RefCell::default(), seen: RefCell::default() })
 }
 
 fn state(replay: &Replay) -> MemoryState {
@@ -67,13 +72,17 @@ fn priorities_go_back_one_update_late() {
     assert!(state(&replay).differences(&before).is_empty(), "nothing is written back after the first update");
     learner.update(&mut agent, 1.0).unwrap();
     assert!(!state(&replay).differences(&before).is_empty(), "the first update's priorities are there now");
-    assert!(agent.weights[0].iter().all(|&w| w == 1.0), "new rows have one priority, so equal weights");
+    assert!(
+        agent.weights.borrow()[0].iter().all(|&w| w == 1.0),
+        "new rows have one priority, so equal weights"
+    );
 
     // After many updates rows are drawn in proportion to their observation, and weighted by its inverse (β = 1).
     for _ in 0..400 {
         learner.update(&mut agent, 1.0).unwrap();
     }
-    let (rows, weights) = (agent.seen.last().unwrap(), agent.weights.last().unwrap());
+    let (seen, weights) = (agent.seen.borrow(), agent.weights.borrow());
+    let (rows, weights) = (seen.last().unwrap(), weights.last().unwrap());
     let smallest = rows.iter().copied().fold(f32::INFINITY, f32::min);
     for (row, weight) in rows.iter().zip(weights) {
         assert!((weight - smallest / row).abs() < 1e-4, "row {row}: weight {weight}, smallest {smallest}");
@@ -87,7 +96,7 @@ fn uniform_batches_weigh_one() {
     for _ in 0..3 {
         learner.update(&mut agent, 0.4).unwrap();
     }
-    assert!(agent.weights.iter().flatten().all(|&w| w == 1.0));
+    assert!(agent.weights.borrow().iter().flatten().all(|&w| w == 1.0));
     assert_eq!(learner.updates(), 3);
 }
 
@@ -106,7 +115,7 @@ fn a_saved_learner_goes_on_with_the_priorities_on_their_way() {
         learner_whole.update(&mut agent, 0.5).unwrap();
         learner_resumed.update(&mut other, 0.5).unwrap();
     }
-    assert_eq!(agent.seen[5..], other.seen[..]);
+    assert_eq!(agent.seen.borrow()[5..], other.seen.borrow()[..]);
     assert!(state(&whole).differences(&state(&resumed)).is_empty());
 }
 
@@ -117,7 +126,10 @@ fn divergence_is_an_error_that_names_it() {
         fn act(&mut self, obs: &Tensor, _: Mode) -> Result<Tensor, AgentError> {
             Ok(obs.copy())
         }
-        fn update(&mut self, batch: &MiniBatch) -> Result<Update, AgentError> {
+        fn begin_update(&mut self) -> Variant {
+            Variant::default()
+        }
+        fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
             Ok(Update { td_error: batch.weight() * f64::NAN, scalars: vec![] })
         }
         fn visit(&mut self, _: &mut dyn StateVisitor) -> Result<(), StateError> {

@@ -179,24 +179,32 @@ impl Optimizer {
     /// # Panics
     /// When the number of gradients is not that of the parameters.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), ShimError> {
-        self.advance(gradients, None)
+        self.advance(gradients, None, self.updates == 0)?;
+        self.updates += 1;
+        Ok(())
     }
 
-    /// One update: the gradients of `loss`, clipped to a joint 2-norm of `max_norm` if that is above 0, and a step along them at this
-    /// learning rate. Accumulated, reduced or scaled gradients take these steps one by one.
+    /// The host's half of an update: counts it, and sets its learning rate. [`descend`](Self::descend) is the device's half.
+    pub fn begin(&mut self, rate: f64) {
+        self.set_learning_rate(rate);
+        self.updates += 1;
+    }
+
+    /// The device's half of an update that [`begin`](Self::begin) has begun: the gradients of `loss`, clipped to a joint 2-norm of
+    /// `max_norm` if that is above 0, and a step along them. Nothing changes on the host, so a captured graph of this may be replayed
+    /// in its stead. Accumulated, reduced or scaled gradients take these steps one by one, with [`step`](Self::step) as the last.
     ///
     /// # Errors
     /// Those of [`step`](Self::step).
     ///
     /// # Panics
     /// Those of [`gradients`].
-    pub fn descend(&mut self, loss: &Tensor, rate: f64, max_norm: f64) -> Result<(), ShimError> {
+    pub fn descend(&self, loss: &Tensor, max_norm: f64) -> Result<(), ShimError> {
         let gradients = gradients(loss, &self.parameters);
         if max_norm > 0.0 {
             let _ = clip_norm(&gradients, max_norm)?;
         }
-        self.set_learning_rate(rate);
-        self.step(&gradients)
+        self.advance(&gradients, None, self.updates <= 1)
     }
 
     /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
@@ -220,19 +228,26 @@ impl Optimizer {
                 if found_inf.double_value(&[]) != 0.0 {
                     return Ok(());
                 }
-                self.advance(gradients, None)
+                self.advance(gradients, None, true)?;
             }
-            _ => self.advance(gradients, Some(found_inf)),
+            _ => self.advance(gradients, Some(found_inf), self.updates == 0)?,
         }
+        self.updates += 1;
+        Ok(())
     }
 
-    fn advance(&mut self, gradients: &[Tensor], found_inf: Option<&Tensor>) -> Result<(), ShimError> {
+    /// `first` says whether no step was taken before.
+    fn advance(
+        &self,
+        gradients: &[Tensor],
+        found_inf: Option<&Tensor>,
+        first: bool,
+    ) -> Result<(), ShimError> {
         assert_eq!(gradients.len(), self.parameters.len(), "an optimizer takes one gradient a parameter");
         for bucket in &self.buckets {
             let group = &self.groups[bucket.group];
-            bucket.step(&self.config, group, gradients, found_inf, self.updates == 0)?;
+            bucket.step(&self.config, group, gradients, found_inf, first)?;
         }
-        self.updates += 1;
         Ok(())
     }
 
