@@ -7,9 +7,10 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, weighted_mean};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, Device, Kind, MiniBatch, Mlp, MlpConfig, Mode, Module,
-    Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
-    Variant, no_grad, parameters, scalar, scope, value, visit_module,
+    ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Kind, MiniBatch, Mlp,
+    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError,
+    StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module,
+    walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ const WITH_TARGET: Variant = Variant(1);
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DqnConfig {
+    /// What stands before the hidden layers: "mlp" (nothing), or the convolutions of "nature-cnn" (images [C, H, W] of bytes; Mnih et
+    /// al. 2015) or of "minatar-cnn" (images [H, W, C] of zeros and ones; Young and Tian 2019).
+    pub network: Network,
     /// Width of each hidden layer of the Q-network.
     pub hidden: Vec<i64>,
     /// Function after each hidden layer: "relu" or "tanh".
@@ -48,9 +52,44 @@ pub struct DqnConfig {
     pub epsilon: Schedule,
 }
 
+/// What stands before the hidden layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Nothing: observations are vectors, or are flattened.
+    Mlp,
+    /// Three convolutions over stacked frames.
+    NatureCnn,
+    /// One convolution over MinAtar's grid.
+    MinatarCnn,
+}
+
+impl Network {
+    /// The convolutions over observations of `spaces`, if there are any.
+    fn convolutions(self, spaces: &Spaces) -> Result<Option<ConvNetConfig>, String> {
+        let (make, name): (fn([i64; 3]) -> ConvNetConfig, _) = match self {
+            Network::Mlp => return Ok(None),
+            Network::NatureCnn => (ConvNetConfig::nature, "nature-cnn"),
+            Network::MinatarCnn => (ConvNetConfig::minatar, "minatar-cnn"),
+        };
+        let [a, b, c] = spaces.obs_shape[..] else {
+            return Err(format!(
+                "agent.network is \"{name}\", which looks at images, and observations are {:?}; use \"mlp\"",
+                spaces.obs_shape
+            ));
+        };
+        let config = make([a as i64, b as i64, c as i64]);
+        match config.features() {
+            Ok(_) => Ok(Some(config)),
+            Err(why) => Err(format!("agent.network is \"{name}\": {why}")),
+        }
+    }
+}
+
 impl Default for DqnConfig {
     fn default() -> Self {
         Self {
+            network: Network::Mlp,
             hidden: vec![256, 256],
             activation: Activation::Relu,
             dueling: false,
@@ -68,12 +107,25 @@ impl Default for DqnConfig {
 
 /// Q(s, ·) for all actions at once.
 struct QNetwork {
+    convolutions: Option<ConvNet>,
     mlp: Mlp,
     dueling: bool,
 }
 
 impl QNetwork {
-    fn new(config: &DqnConfig, inputs: i64, actions: i64, rng: &mut Rng, device: Device) -> Self {
+    fn new(
+        config: &DqnConfig,
+        spaces: &Spaces,
+        actions: i64,
+        rng: &mut Rng,
+        device: Device,
+    ) -> Result<Self, String> {
+        let convolutions = config.network.convolutions(spaces)?;
+        let inputs = match &convolutions {
+            Some(convolutions) => convolutions.features()?,
+            None => spaces.obs_elements() as i64,
+        };
+        let convolutions = convolutions.map(|config| ConvNet::new(config, rng, device)).transpose()?;
         let mlp = MlpConfig {
             inputs,
             hidden: config.hidden.clone(),
@@ -83,12 +135,17 @@ impl QNetwork {
             batch_norm: false,
             output_bound: None,
         };
-        Self { mlp: Mlp::new(&mlp, rng, device), dueling: config.dueling }
+        Ok(Self { convolutions, mlp: Mlp::new(&mlp, rng, device), dueling: config.dueling })
     }
 
-    /// `[B, O]` → `[B, n]`.
+    /// `[B, …]` → `[B, n]`.
     fn forward(&self, obs: &Tensor) -> Tensor {
-        let out = self.mlp.forward(obs, Phase::Train);
+        let features = match &self.convolutions {
+            Some(convolutions) => convolutions.forward(obs),
+            None if obs.dim() == 2 => obs.to_kind(Kind::Float),
+            None => obs.flatten(1, -1).to_kind(Kind::Float),
+        };
+        let out = self.mlp.forward(&features, Phase::Train);
         if !self.dueling {
             return out;
         }
@@ -100,6 +157,9 @@ impl QNetwork {
 
 impl Module for QNetwork {
     fn walk(&self, show: &mut dyn FnMut(&str, &Tensor, Role)) {
+        if let Some(convolutions) = &self.convolutions {
+            walk_under(convolutions, "convolutions", show);
+        }
         self.mlp.walk(show);
     }
 }
@@ -144,9 +204,9 @@ impl AlgoConfig for DqnConfig {
         if self.max_grad_norm.is_nan() || self.max_grad_norm < 0.0 {
             return refuse(format!("agent.max_grad_norm is {}; it must be at least 0", self.max_grad_norm));
         }
-        let (inputs, actions) = (spaces.obs_elements() as i64, n as i64);
-        let online = QNetwork::new(&self, inputs, actions, &mut rng, device);
-        let target = QNetwork::new(&self, inputs, actions, &mut rng, device);
+        let actions = n as i64;
+        let online = QNetwork::new(&self, spaces, actions, &mut rng, device).or_else(refuse)?;
+        let target = QNetwork::new(&self, spaces, actions, &mut rng, device).or_else(refuse)?;
         let pair = TargetPair::new(&online, &target)?;
         let optimizer = Optimizer::new(self.optimizer.clone(), parameters(&online));
         Ok(Box::new(Dqn { config: self, actions, device, online, target, pair, optimizer, updates: 0, rng }))

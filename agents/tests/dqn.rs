@@ -212,3 +212,64 @@ fn bad_settings_are_one_line_that_names_the_key() {
     let continuous = ActionSpace::Continuous { low: vec![-1.0], high: vec![1.0] };
     assert!(refused("tau", json!(1.0), continuous).contains("--algo ddpg"));
 }
+
+/// An agent that looks at images, and a batch of `ROWS` of them.
+fn sees(network: &str, obs_dtype: Dtype, shape: [usize; 3]) -> (Result<Box<dyn Agent>, String>, MiniBatch) {
+    let spaces =
+        Spaces { obs_dtype, obs_shape: shape.to_vec(), action: ActionSpace::Discrete { n: ACTIONS } };
+    let dqn = algo("dqn").unwrap();
+    let mut config = dqn.defaults();
+    (config["network"], config["hidden"]) = (json!(network), json!([32]));
+    let agent = dqn.build(config, &spaces, Rng::seed_from_u64(1), Device::Cpu).map_err(|e| e.to_string());
+    let rows = Rows::random();
+    let size: Vec<i64> = std::iter::once(ROWS).chain(shape).map(|n| n as i64).collect();
+    // Frames are bright from 0 to 255, MinAtar's cells are 0 or 1.
+    let bright = if network == "nature-cnn" { 255 } else { 1 };
+    let images = |seed: u64| {
+        let mut rng = Rng::seed_from_u64(seed);
+        let count = size.iter().product::<i64>() as usize;
+        let bytes: Vec<u8> = (0..count).map(|_| bright * rng.random_range(0..2)).collect();
+        Tensor::from_slice(&bytes).reshape(&size)
+    };
+    let columns = vec![
+        ("obs".to_string(), images(1)),
+        ("action".to_string(), Tensor::from_slice(&rows.action)),
+        ("reward".to_string(), Tensor::from_slice(&rows.reward)),
+        ("discount".to_string(), Tensor::from_slice(&rows.discount).zeros_like()),
+        ("next_obs".to_string(), images(2)),
+    ];
+    (agent, MiniBatch::new(columns, Tensor::from_slice(&rows.weight)))
+}
+
+/// With no discount the targets are the rewards, which a network that sees the images can learn by heart.
+#[test]
+fn networks_of_images_learn() {
+    for (network, shape) in [("minatar-cnn", [10, 10, 4]), ("nature-cnn", [4, 36, 36]), ("mlp", [2, 5, 5])] {
+        let (agent, batch) = sees(network, Dtype::U8, shape);
+        let mut agent = agent.unwrap();
+        let loss = |update: rl_learn::Update| update.scalars[0].1.double_value(&[]);
+        let first = loss(agent.learn(&batch).unwrap());
+        (0..100).for_each(|_| drop(agent.learn(&batch).unwrap()));
+        let last = loss(agent.learn(&batch).unwrap());
+        assert!(last < 0.05 * first, "{network}: {first} became {last}");
+        let actions = agent.act(&batch["obs"], Mode::Greedy).unwrap();
+        assert_eq!(actions.size(), [ROWS as i64]);
+        let names: Vec<String> = state(&mut *agent).pieces().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(names.iter().any(|name| name == "target.convolutions.0.weight"), network != "mlp");
+    }
+}
+
+#[test]
+fn a_network_of_images_says_what_it_cannot_see() {
+    let refused = |network, shape| sees(network, Dtype::U8, shape).0.err().unwrap();
+    assert!(refused("nature-cnn", [4, 10, 10]).contains("too small"));
+    let spaces = Spaces { obs_dtype: Dtype::F32, obs_shape: vec![4], action: ActionSpace::Discrete { n: 2 } };
+    let dqn = algo("dqn").unwrap();
+    let mut config = dqn.defaults();
+    config["network"] = json!("minatar-cnn");
+    let error = dqn.build(config, &spaces, Rng::seed_from_u64(1), Device::Cpu).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "agent.network is \"minatar-cnn\", which looks at images, and observations are [4]; use \"mlp\""
+    );
+}
