@@ -43,8 +43,9 @@ pub fn env_spec(id: &str) -> Result<EnvSpec> {
 pub fn spaces(spec: &EnvSpec) -> Result<Spaces> {
     let (obs_dtype, obs_shape) = match &spec.observation {
         Space::Box { dtype: rl_envs::Dtype::F32, shape, .. } => (Dtype::F32, shape.clone()),
+        Space::Box { dtype: rl_envs::Dtype::U8, shape, .. } => (Dtype::U8, shape.clone()),
         other => {
-            return usage(format!("{} has observations {other}; float32 boxes can be learned from", spec.id));
+            return usage(format!("{} has observations {other}; boxes can be learned from", spec.id));
         }
     };
     let action = match &spec.action {

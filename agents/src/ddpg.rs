@@ -15,9 +15,10 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, weighted_mean};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Kind, Linear, MiniBatch, Mlp, MlpConfig,
-    Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor,
-    Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module, walk_under,
+    ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Dtype, Kind, Linear, MiniBatch, Mlp,
+    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError,
+    StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module,
+    walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -182,6 +183,11 @@ impl AlgoConfig for DdpgConfig {
         };
         if low.iter().chain(high).any(|bound| !bound.is_finite()) {
             return refuse("ddpg needs bounded actions and this environment's have an infinite bound");
+        }
+        if spaces.obs_dtype != Dtype::F32 || spaces.obs_shape.len() != 1 {
+            return refuse(
+                "ddpg needs vectors of f32 as observations and this environment's are others; use --algo dqn",
+            );
         }
         if self.hidden.is_empty() {
             return refuse("agent.hidden is empty; ddpg needs at least one hidden layer");
