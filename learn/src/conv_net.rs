@@ -127,7 +127,7 @@ impl ConvNet {
         };
         let mut x = images.to_kind(Kind::Float);
         if self.config.scale != 1.0 {
-            x = x * self.config.scale;
+            x *= self.config.scale;
         }
         for layer in &self.layers {
             x = layer.forward(&x).relu();
