@@ -3,10 +3,11 @@
 #include <cmath>
 
 // One version for each width of vectors, of which the loader takes the widest that the processor has. Compilers make vectors of the loop below by
-// themselves, since build.rs lets √ not set errno; and with no product fused into a sum all versions round alike.
+// themselves, since build.rs lets √ not set errno. Products are fused into sums where libtorch's kernels do so and nowhere else: where centering
+// leaves little of v, another rounding would show. Without the instruction std::fma is slow and rounds the same.
 #if defined(__x86_64__) && defined(__linux__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
-#define RL_EVERY_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
+#define RL_EVERY_WIDTH __attribute__((target_clones("avx512f", "arch=haswell", "default")))
 #endif
 #endif
 #ifndef RL_EVERY_WIDTH
@@ -31,17 +32,17 @@ inline __attribute__((always_inline)) void pass(const RmsPropSpan& span, const R
   const float rest = 1 - k.fresh;
   for (int64_t i = 0; i < n; ++i) {
     float g = grad[i];
-    if (decay) g += k.weight_decay * p[i];
-    float square = v[i] = v[i] * k.alpha + k.fresh * g * g;
+    if (decay) g = std::fma(p[i], k.weight_decay, g);
+    float square = v[i] = std::fma(k.fresh * g, g, v[i] * k.alpha);
     if (centered) {
       // As at::lerp, from the nearer end.
       float away = g - mean[i];
-      float m = mean[i] = slow ? mean[i] + k.fresh * away : g - away * rest;
-      square -= m * m;
+      float m = mean[i] = std::fma(slow ? k.fresh : -rest, away, slow ? mean[i] : g);
+      square = std::fma(-m, m, square);
     }
     float update = g / (std::sqrt(square) + k.eps);
     if (momentum) update = buffer[i] = buffer[i] * k.momentum + update;
-    p[i] -= k.lr * update;
+    p[i] = std::fma(-k.lr, update, p[i]);
   }
 }
 
