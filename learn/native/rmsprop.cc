@@ -40,9 +40,13 @@ inline __attribute__((always_inline)) void pass(const RmsPropSpan& span, const R
       float m = mean[i] = std::fma(slow ? k.fresh : -rest, away, slow ? mean[i] : g);
       square = std::fma(-m, m, square);
     }
-    float update = g / (std::sqrt(square) + k.eps);
-    if (momentum) update = buffer[i] = buffer[i] * k.momentum + update;
-    p[i] = std::fma(-k.lr, update, p[i]);
+    float root = std::sqrt(square) + k.eps;
+    if (momentum) {
+      float step = buffer[i] = buffer[i] * k.momentum + g / root;
+      p[i] = std::fma(-k.lr, step, p[i]);
+    } else {
+      p[i] += -k.lr * g / root;
+    }
   }
 }
 

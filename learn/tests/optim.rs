@@ -470,7 +470,7 @@ fn an_average_goes_into_the_network_and_out_again() {
     assert!(Ema::new(&net, 1.5, false).unwrap_err().contains("1.5"));
 }
 
-/// f32 has a kernel of its own, f64 goes through libtorch's; sizes around the width of vectors, and one that threads share.
+/// f32 that is not centered has a kernel of its own, f64 goes through libtorch's; sizes around the width of vectors, and one that threads share.
 #[test]
 fn rmsprop_in_f32_follows_f64() {
     let sizes = [1, 7, 16, 17, 31, 33, 40_003];

@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// An optimizer over a fixed list of parameters in groups. A step is one call a group (and dtype and device, if the parameters have several),
 /// whatever the number of parameters: libtorch's fused kernels for SGD, Adam and AdamW, a fused one of this crate for RMSprop of f32 on a
-/// CPU (not centered), libtorch's foreach kernels for other RMSprop, LARS and LAMB. On a GPU nothing is read back; where foreach kernels scale each tensor by its own trust ratio, libtorch launches one kernel a tensor.
+/// CPU (not centered), libtorch's foreach kernels for other RMSprop, LARS and LAMB. On a
+/// GPU nothing is read back; where foreach kernels scale each tensor by its own trust ratio, libtorch launches one kernel a tensor.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
