@@ -18,10 +18,14 @@ fn main() {
         .file("native/shim.cc")
         .file("native/autograd.cc")
         .file("native/optim.cc")
+        .file("native/rmsprop.cc")
         .file("native/amp.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")
+        // For the kernels of our own: loops with a √ become vectors, and all processors round alike.
+        .flag_if_supported("-fno-math-errno")
+        .flag_if_supported("-ffp-contract=off")
         .compile("rl_learn_shim");
     // The shim calls into these two; torch-sys names them too, but link order is not its promise.
     println!("cargo::rustc-link-lib=torch_cpu");

@@ -37,7 +37,8 @@ struct SgdRule {
 };
 char* rl_sgd(const Group* group, const SgdRule* rule);
 
-// torch.optim.RMSprop. Slots: square_avg, grad_avg (none when not centered), momentum (none when momentum is 0).
+// torch.optim.RMSprop: of f32 on a CPU and not centered with a fused kernel (rmsprop.h), else with libtorch's foreach kernels.
+// Slots: square_avg, grad_avg (none when not centered), momentum (none when momentum is 0).
 struct RmsPropRule {
   double alpha, eps, weight_decay, momentum;
 };

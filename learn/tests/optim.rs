@@ -469,3 +469,41 @@ fn an_average_goes_into_the_network_and_out_again() {
     no_grad(|| assert_eq!(net.state(), other_net.state()));
     assert!(Ema::new(&net, 1.5, false).unwrap_err().contains("1.5"));
 }
+
+/// f32 that is not centered has a kernel of its own, f64 goes through libtorch's; sizes around the width of vectors, and one that threads share.
+#[test]
+fn rmsprop_in_f32_follows_f64() {
+    let sizes = [1, 7, 16, 17, 31, 33, 40_003];
+    for flags in 0..8 {
+        let [centered, momentum, decay] = [1, 2, 4].map(|bit| flags & bit != 0);
+        for alpha in [0.95, 0.25] {
+            let config = OptimizerConfig::RmsProp {
+                alpha,
+                eps: 1e-2,
+                weight_decay: if decay { 0.05 } else { 0.0 },
+                momentum: if momentum { 0.5 } else { 0.0 },
+                centered,
+            };
+            let run = |kind| -> Vec<Tensor> {
+                let wave = |size: i64, phase: i64| {
+                    let x = Tensor::arange(size * 3, (Kind::Float, Device::Cpu)) * 0.37 + phase as f64;
+                    x.sin().to_kind(kind).view([3, size])
+                };
+                let parameters: Vec<Tensor> = sizes.iter().zip(1..).map(|(&n, i)| wave(n, i)).collect();
+                let handles = parameters.iter().map(Tensor::shallow_clone).collect();
+                let mut optimizer = Optimizer::new(config.clone(), handles);
+                optimizer.set_learning_rate(0.0625);
+                for step in 0..4 {
+                    // Transposed in memory: the kernel looks at no strides.
+                    let gradient = |(&n, i): (&i64, i64)| wave(n, i * (step + 1)).tr().contiguous().tr();
+                    optimizer.step(&sizes.iter().zip(10..).map(gradient).collect::<Vec<_>>()).unwrap();
+                }
+                parameters
+            };
+            for (narrow, wide) in run(Kind::Float).iter().zip(run(Kind::Double)) {
+                let error = (narrow.to_kind(Kind::Double) - wide).abs().max().double_value(&[]);
+                assert!(error < 2e-6, "{config:?}: {error}");
+            }
+        }
+    }
+}

@@ -9,7 +9,8 @@ use rl_minibatch::{StateError, StateVisitor, scalar, scope};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// An optimizer over a fixed list of parameters in groups. A step is one call a group (and dtype and device, if the parameters have several),
-/// whatever the number of parameters: libtorch's fused kernels for SGD, Adam and AdamW, its foreach kernels for RMSprop, LARS and LAMB. On a
+/// whatever the number of parameters: libtorch's fused kernels for SGD, Adam and AdamW, a fused one of this crate for RMSprop of f32 on a
+/// CPU (not centered), libtorch's foreach kernels for other RMSprop, LARS and LAMB. On a
 /// GPU nothing is read back; where foreach kernels scale each tensor by its own trust ratio, libtorch launches one kernel a tensor.
 #[derive(Debug)]
 pub struct Optimizer {
@@ -210,8 +211,8 @@ impl Optimizer {
     /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
     /// rule's own step count included, when one of them was not finite. That is decided on the device.
     ///
-    /// [`updates`](Self::updates) counts a skipped step too: the host does not know of it. For RMSprop, LARS and LAMB the parameters and
-    /// moments are copied before the step; SGD with momentum and dampening reads the decision back until its first step is
+    /// [`updates`](Self::updates) counts a skipped step too: the host does not know of it. For foreach kernels (most RMSprop, LARS,
+    /// LAMB) the parameters and moments are copied before the step; SGD with momentum and dampening reads the decision back until its first step is
     /// taken, as the first momentum is the whole gradient.
     ///
     /// # Errors
