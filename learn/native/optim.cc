@@ -140,7 +140,7 @@ void unless_found(const Part& part, Step step) {
   for (size_t i = 0; i < changed.size(); ++i) changed[i].copy_(at::where(found, before[i], changed[i]));
 }
 
-// One pass over f32 parameters in a CPU's memory, by a kernel of our own: libtorch has none. Threads share elements, wherever tensors begin and end.
+// One pass over f32 parameters in a CPU's memory, not centered, by a kernel of our own: libtorch has none. Threads share elements, wherever tensors begin and end.
 void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
   const Tensors grads = gradients(group);
   if (group->found_inf != nullptr && *group->found_inf->const_data_ptr<float>() != 0) return;
@@ -155,7 +155,7 @@ void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
   int64_t total = 0;
   for (size_t i = 0; i < grads.size(); ++i) {
     spans.push_back({memory(group->params, i), grads[i].const_data_ptr<float>(), memory(group->slots[0], i),
-                     memory(group->slots[1], i), memory(group->slots[2], i), grads[i].numel()});
+                     memory(group->slots[2], i), grads[i].numel()});
     total += spans.back().n;
   }
   // Elements begin to end of all tensors, as if they were one.
@@ -164,8 +164,7 @@ void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
       int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, whole.n);
       if (from < to) {
         auto after = [&](float* start) { return start == nullptr ? start : start + from; };
-        rl::rmsprop({after(whole.param), whole.grad + from, after(whole.square_avg), after(whole.grad_avg),
-                     after(whole.momentum), to - from},
+        rl::rmsprop({after(whole.param), whole.grad + from, after(whole.square_avg), after(whole.momentum), to - from},
                     numbers);
       }
       begin -= whole.n;

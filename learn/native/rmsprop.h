@@ -4,12 +4,11 @@
 
 namespace rl {
 
-// Some of a parameter's elements with their state; grad_avg is null when not centered, momentum where there is none.
+// Some of a parameter's elements with their state; momentum is null where there is none.
 struct RmsPropSpan {
   float* param;
   const float* grad;
   float* square_avg;
-  float* grad_avg;
   float* momentum;
   int64_t n;
 };
