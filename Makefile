@@ -10,7 +10,7 @@ CARGO ?= cargo
 ARGS ?=
 
 # What is off by default, so that it is tested, linted and documented too.
-FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
+FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
 .PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-instructions lint doc golden clean
 

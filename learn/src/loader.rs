@@ -3,8 +3,8 @@
 use crate::staging::{HostTensors, MiniBatch, column_shape};
 use crate::state::kind_of;
 use rl_minibatch::{
-    BatchMemory, BatchMut, HostMemory, LoadError, Loader, LoaderBuilder, Plan, Progress, Schema, StateError,
-    StateVisitor,
+    BatchMemory, BatchMut, HostMemory, LoadError, Loader, LoaderBuilder, Plan, Progress, Schema, StackCollate,
+    StateError, StateVisitor,
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -48,7 +48,7 @@ impl BatchMemory for PinnedMemory {
 /// batches have as many rows, and a part of it when they have fewer.
 #[derive(Debug)]
 pub struct DeviceLoader {
-    loader: Loader<PinnedMemory>,
+    loader: Loader<StackCollate<PinnedMemory>>,
     device: Device,
     plan: Plan,
     /// Rows that `columns` and `weight` have room for.
@@ -66,7 +66,7 @@ impl DeviceLoader {
     /// # Errors
     /// Those of [`LoaderBuilder::build`].
     pub fn new<M: BatchMemory + 'static>(
-        builder: LoaderBuilder<M>,
+        builder: LoaderBuilder<StackCollate<M>>,
         device: Device,
     ) -> Result<Self, LoadError> {
         let loader = builder.memory(PinnedMemory::new(device)).build()?;
