@@ -61,6 +61,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	.venv-golden/bin/python tests/golden/norm.py
 	.venv-golden/bin/python tests/golden/optim.py
 	.venv-golden/bin/python tests/golden/schedules.py
+	.venv-golden/bin/python tests/golden/loss.py
 	.venv-golden/bin/python tests/golden/amp.py
 	.venv-golden/bin/python tests/golden/data.py
 	.venv-golden/bin/python tests/golden/collate.py

@@ -16,6 +16,7 @@
 mod accumulate;
 mod agent;
 pub mod amp;
+mod collated;
 mod conv;
 mod data_parallel;
 pub mod device;
@@ -38,10 +39,13 @@ pub mod target;
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, first_line};
+pub use collated::{
+    BlockTensors, GraphTensors, NeighborhoodTensors, PackedTensors, PaddedTensors, TensorsError,
+};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
 pub use learner::{Learner, LearnerError};
-pub use loader::{DeviceLoader, PinnedBatch, PinnedMemory};
+pub use loader::{DeviceEpoch, DeviceLoader, PinnedBatch, PinnedMemory};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, try_gradients, visit_module, walk_under};
 pub use norm::{
@@ -49,7 +53,7 @@ pub use norm::{
     Phase, RenormConfig, SyncBatchNorm, recompute_statistics, reset_statistics,
 };
 pub use optim::{
-    Ema, Optimizer, OptimizerConfig, ParamGroup, ParamGroups, clip_norm, clip_value,
+    Ema, Optimizer, OptimizerConfig, OptimizerError, ParamGroup, ParamGroups, clip_norm, clip_value,
     no_decay_on_biases_and_norms,
 };
 pub use pipeline::{Pipeline, PipelineError, PipelineStep, Stage, StageOf};
