@@ -152,6 +152,15 @@ impl EpochBar {
     }
 }
 
+/// With the last clone: whoever does not say that it is over has the last epoch's line all the same. (A bar stays as it is.)
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Shape::Lines(lines) = &mut self.shape {
+            lines.write(self.epochs, true);
+        }
+    }
+}
+
 impl Lines {
     /// Writes what is known of the epoch in hand, unless it is too soon and need not be.
     fn write(&mut self, epochs: Option<u64>, at_once: bool) {
@@ -242,6 +251,7 @@ mod tests {
             }
         }
         let text = Text::default();
+        let start = Instant::now();
         let bar = EpochBar::lines(Some(5), text.clone());
         let mut loader = loader(&bar);
         let written = || String::from_utf8(text.0.lock().clone()).unwrap();
@@ -252,9 +262,10 @@ mod tests {
         }
         bar.finish();
         bar.finish();
-        let text = written();
-        let lines: Vec<_> = text.lines().collect();
-        assert!(lines.len() <= 3, "five epochs are over in less than a second: {lines:?}");
+        let all = written();
+        let lines: Vec<_> = all.lines().collect();
+        // The first, one a second at most, and the last.
+        assert!(lines.len() as u64 <= 2 + start.elapsed().as_secs(), "{lines:?}");
         assert!(lines[0].starts_with("epoch 1/5: 25 rows in 3 batches, "), "{lines:?}");
         assert!(lines[0].ends_with("/s, loss 0.1"), "{lines:?}");
         let last = lines.last().unwrap();
@@ -262,5 +273,12 @@ mod tests {
             last.starts_with("epoch 5/5: 25 rows in 3 batches, ") && last.ends_with(", loss 0.5"),
             "{last}"
         );
+        // Given up without a word, and not written twice where it was finished.
+        drop((loader, bar));
+        assert_eq!(written(), all);
+        let bar = EpochBar::lines(None, text.clone());
+        self::loader(&bar).next().unwrap();
+        drop(bar);
+        assert!(written().ends_with("\nepoch 1: 10 rows in 1 batches\n"), "{}", written());
     }
 }
