@@ -10,7 +10,7 @@ CARGO ?= cargo
 ARGS ?=
 
 # What is off by default, so that it is tested, linted and documented too.
-FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
+FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
 .PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-instructions lint doc golden clean
 
@@ -61,6 +61,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	.venv-golden/bin/python tests/golden/norm.py
 	.venv-golden/bin/python tests/golden/optim.py
 	.venv-golden/bin/python tests/golden/schedules.py
+	.venv-golden/bin/python tests/golden/loss.py
 	.venv-golden/bin/python tests/golden/amp.py
 	.venv-golden/bin/python tests/golden/data.py
 	.venv-golden/bin/python tests/golden/collate.py

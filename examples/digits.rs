@@ -13,13 +13,12 @@ use rand::{RngExt, SeedableRng};
 use rl_learn::{
     BatchNormConfig, Conv2d, Conv2dConfig, Device, DeviceLoader, GhostBatchNorm, Kind, Linear, Module,
     Optimizer, OptimizerConfig, Phase, Rng, Role, ScalingRule, Schedule, Schema, Tensor, device, gradients,
-    no_grad, walk_under,
+    loss, no_grad, walk_under,
 };
 use rl_minibatch::{
-    BatchSize, Batches, Dtype, Field, Loader, Permutation, Progress, Rows, Sequential, Shuffled, Table,
+    BatchSize, Batches, Dtype, EpochBar, Field, Loader, Permutation, Rows, Sequential, Shuffled, Table,
 };
 use std::error::Error;
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -268,23 +267,6 @@ fn drawn(table: Table, distorted: bool, seed: u64) -> Fallible<impl Rows> {
     }))
 }
 
-/// Draws one line on the standard error: in place on a terminal, once an epoch elsewhere.
-fn show_progress(epochs: u64) -> impl FnMut(&Progress) + Send + 'static {
-    let terminal = std::io::stderr().is_terminal();
-    move |at| {
-        let rows = at.epoch_rows.unwrap_or(1).max(1);
-        let ended = at.epoch_drawn >= rows;
-        if terminal || ended {
-            let done = (30 * at.epoch_drawn / rows) as usize;
-            let (bar, end) =
-                ("#".repeat(done), if !terminal || (ended && at.epoch + 1 == epochs) { "\n" } else { "\r" });
-            eprint!("epoch {:>3}/{epochs} [{bar:<30}] {:>5}/{rows} rows{end}", at.epoch + 1, at.epoch_drawn);
-            // Nothing to be done about a standard error that is closed.
-            let _ = std::io::stderr().flush();
-        }
-    }
-}
-
 /// What a training came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Score {
@@ -296,8 +278,8 @@ struct Score {
     steps: u64,
 }
 
-fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    logits.cross_entropy_for_logits(&labels.to_kind(Kind::Int64))
+fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Fallible<Tensor> {
+    Ok(loss::cross_entropy(logits, labels, 0.0)?.mean(Kind::Float))
 }
 
 /// Accuracy and mean loss over all rows of `table`.
@@ -306,13 +288,12 @@ fn evaluate(net: &LeNet, table: Table, device: Device) -> Fallible<(f64, f64)> {
     let table = drawn(table, false, 0)?;
     let batches = Batches::builder(Sequential::new(rows)?, rows, BatchSize::Fixed(256)).build()?;
     let mut loader = DeviceLoader::new(Loader::builder(table, batches), device)?;
-    let (mut right, mut loss, mut ended) = (0.0, 0.0, false);
-    while !ended {
-        let batch = loader.next()?;
+    let (mut right, mut loss, mut epoch) = (0.0, 0.0, loader.epoch());
+    while let Some(batch) = epoch.next() {
+        let batch = batch?;
         let (logits, labels) = (net.forward(&batch["image"], Phase::Eval), &batch["label"]);
         right += logits.argmax(-1, false).eq_tensor(labels).sum(Kind::Double).double_value(&[]);
-        loss += cross_entropy(&logits, labels).double_value(&[]) * batch.rows() as f64;
-        ended = loader.plan().ends_epoch;
+        loss += cross_entropy(&logits, labels)?.double_value(&[]) * batch.rows() as f64;
     }
     Ok((right / rows as f64, loss / rows as f64))
 }
@@ -325,7 +306,7 @@ fn train(options: &Options) -> Fallible<Score> {
     let train = drawn(train, !options.undistorted, options.seed)?;
     let mut loader = Loader::builder(train, batches.seed(options.seed).build()?);
     if !options.quiet {
-        loader = loader.on_progress(show_progress(options.epochs));
+        loader = loader.progress_bar(&EpochBar::new(Some(options.epochs)));
     }
     let mut loader = DeviceLoader::new(loader, device)?;
 
@@ -340,7 +321,7 @@ fn train(options: &Options) -> Fallible<Score> {
     let mut loss = Tensor::zeros([], (Kind::Float, device));
     for step in 0..steps {
         let batch = loader.next()?;
-        loss = cross_entropy(&net.forward(&batch["image"], Phase::Train), &batch["label"]);
+        loss = cross_entropy(&net.forward(&batch["image"], Phase::Train), &batch["label"])?;
         let gradients = gradients(&loss, optimizer.parameters());
         optimizer.set_learning_rate(schedule.at(step));
         no_grad(|| optimizer.step(&gradients))?;

@@ -1,25 +1,25 @@
 //! Nodes of a graph told apart with GraphSAGE: which of the 34 members of Zachary's karate club went with Mr. Hi and which with the
 //! officer, from who met whom and a few members whose choice is given.
 //!
-//! Batches are of labelled members; [`NeighborSampler`] draws the part of the graph that two layers need for them, as it would from
-//! a graph of any size. Members whose choice was not given are scored with all their neighbours.
+//! Batches are of labelled members; [`NeighborCollate`] draws the part of the graph that two layers need for them, on the loader's thread, as
+//! it would from a graph of any size. Members whose choice was not given are scored with all their neighbours.
 //!
 //! `cargo run --release -p rl-learn --example karate -- --seed 0`
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rl_learn::{
-    Device, Kind, Linear, Module, Optimizer, OptimizerConfig, Role, Schedule, Tensor, device, gradients,
-    no_grad, parameters, walk_under,
+    BlockTensors, Device, Kind, Linear, Module, NeighborhoodTensors, Optimizer, OptimizerConfig, Role,
+    Schedule, Tensor, device, gradients, loss, no_grad, parameters, walk_under,
 };
 use rl_minibatch::{
-    Batch, BatchSize, Batches, Block, Csr, Dtype, Field, NeighborSampler, Plan, Rng, Schema, Stratified,
-    Subgraph, Table,
+    BatchSize, Batches, Csr, Dtype, EpochBar, Field, Loader, NeighborCollate, NeighborSampler, Rng, Schema,
+    Sequential, Stratified, Table,
 };
 use std::error::Error;
 use std::io::Write;
+use std::sync::Arc;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/");
 const CLUBS: usize = 2;
@@ -60,9 +60,9 @@ fn read(name: &str) -> Result<Vec<Vec<i64>>, Box<dyn Error>> {
 
 /// The club: who met whom, both ways; features and choice of each member.
 struct Club {
-    graph: Csr,
+    graph: Arc<Csr>,
     /// `x` f32 `[members]`, all 0 but for the member's own place, and `club` i64.
-    members: Table,
+    members: Arc<Table>,
     clubs: Vec<i64>,
 }
 
@@ -80,8 +80,8 @@ impl Club {
             Schema::new(vec![Field::new("x", Dtype::F32, [members]), Field::new("club", Dtype::I64, [])])?;
         let columns = [bytemuck::cast_slice(&x), bytemuck::cast_slice(&clubs)];
         Ok(Self {
-            graph: Csr::incoming(members, &index)?,
-            members: Table::new(&schema, members, &columns)?,
+            graph: Arc::new(Csr::incoming(members, &index)?),
+            members: Arc::new(Table::new(&schema, members, &columns)?),
             clubs,
         })
     }
@@ -98,21 +98,25 @@ impl Club {
             labelled
         })
     }
+
+    /// Neighbourhoods of `members`, with at most `fanouts` neighbours a member.
+    fn neighborhoods(
+        &self,
+        members: &[u64],
+        fanouts: &[i64],
+        seed: u64,
+    ) -> Result<NeighborCollate, Box<dyn Error>> {
+        let collate = NeighborCollate::new(Arc::clone(&self.graph), NeighborSampler::new(fanouts)?, seed);
+        Ok(collate.seeds(members)?.features(Arc::clone(&self.members))?)
+    }
 }
 
 /// GraphSAGE's mean aggregator (Hamilton, Ying and Leskovec 2017, algorithm 2): h'ᵥ = W·[hᵥ ; mean over sampled neighbours u of hᵤ] + b.
 struct Sage(Linear);
 
 impl Sage {
-    fn forward(&self, h: &Tensor, block: Block<'_>) -> Tensor {
-        let targets = block.target_nodes as i64;
-        let (from, to) = (Tensor::from_slice(block.sources), Tensor::from_slice(block.targets));
-        let messages = h.index_select(0, &from);
-        let sums =
-            Tensor::zeros([targets, h.size()[1]], (Kind::Float, Device::Cpu)).index_add(0, &to, &messages);
-        // A member that nobody sends to has the mean 0.
-        let counts = to.bincount::<Tensor>(None, targets).clamp_min(1).unsqueeze(1);
-        self.0.forward(&Tensor::cat(&[h.narrow(0, 0, targets), sums / counts], 1))
+    fn forward(&self, h: &Tensor, block: &BlockTensors) -> Tensor {
+        self.0.forward(&Tensor::cat(&[h.narrow(0, 0, block.target_nodes), block.mean(h)], 1))
     }
 }
 
@@ -135,26 +139,23 @@ impl Network {
         Self { layers: [layer(inputs, HIDDEN), layer(HIDDEN, CLUBS as i64)] }
     }
 
-    /// Logits `[seeds, clubs]` of the subgraph's seeds, in their order.
-    fn forward(&self, club: &Club, part: &Subgraph) -> Result<Tensor, Box<dyn Error>> {
-        let mut batch = Batch::new(club.members.schema(), part.nodes().len());
-        club.members.gather_into(part.nodes(), &mut batch.view_mut())?;
-        let x = Tensor::from_slice(batch.typed::<f32>("x")?).reshape([part.nodes().len() as i64, -1]);
-        let hidden = self.layers[0].forward(&x, part.block(0)).relu();
-        let out = self.layers[1].forward(&hidden, part.block(1));
-        Ok(out.index_select(0, &Tensor::from_slice(part.seeds())))
+    /// Logits `[B, clubs]` of the batch's members, in their order, and their clubs `[B]`.
+    fn forward(&self, part: &NeighborhoodTensors) -> (Tensor, Tensor) {
+        let hidden = self.layers[0].forward(&part["x"], &part.blocks[0]).relu();
+        let out = self.layers[1].forward(&hidden, &part.blocks[1]);
+        (out.index_select(0, &part.seeds), part["club"].index_select(0, &part.seeds))
     }
 }
 
 /// The part of `members` whose club is found, from all neighbours of each.
 fn accuracy(club: &Club, network: &Network, members: &[u64]) -> Result<f64, Box<dyn Error>> {
-    let (mut sampler, mut part) = (NeighborSampler::new(&[-1, -1])?, Subgraph::new());
-    // With all neighbours nothing is drawn from it.
-    sampler.sample(&mut Rng::seed_from_u64(0), &club.graph, members, &mut part)?;
-    let found = Vec::<i64>::try_from(no_grad(|| network.forward(club, &part))?.argmax(1, false))?;
-    let right =
-        found.iter().zip(members).filter(|(found, member)| **found == club.clubs[**member as usize]).count();
-    Ok(right as f64 / members.len() as f64)
+    let rows = members.len() as u64;
+    let batches = Batches::builder(Sequential::new(rows)?, rows, BatchSize::Full).build()?;
+    // With all neighbours nothing is drawn, so the seed is of no account.
+    let mut loader = Loader::collating(club.neighborhoods(members, &[-1, -1], 0)?, batches).build()?;
+    let part = NeighborhoodTensors::to(loader.next()?.host(), Device::Cpu)?;
+    let (logits, clubs) = no_grad(|| network.forward(&part));
+    Ok(logits.argmax(1, false).eq_tensor(&clubs).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]))
 }
 
 struct Score {
@@ -163,45 +164,34 @@ struct Score {
     accuracy: f64,
 }
 
-/// Trains for `epochs`, and scores the members whose choice was not given; `show` hears of each epoch, with its mean loss.
-fn train(
-    club: &Club,
-    seed: u64,
-    epochs: u64,
-    mut show: impl FnMut(u64, f64),
-) -> Result<Score, Box<dyn Error>> {
+/// Trains for `epochs`, shown on `bar`, and scores the members whose choice was not given.
+fn train(club: &Club, seed: u64, epochs: u64, bar: &EpochBar) -> Result<Score, Box<dyn Error>> {
     let mut rng = Rng::seed_from_u64(seed);
     let (labelled, rest) = club.split(&mut rng);
     let classes: Vec<u32> = labelled.iter().map(|member| club.clubs[*member as usize] as u32).collect();
     let rows = labelled.len() as u64;
-    let mut batches = Batches::builder(Stratified::new(&classes, CLUBS)?, rows, BatchSize::Fixed(BATCH))
-        .seed(seed)
-        .build()?;
-    let mut sampler = NeighborSampler::new(&FANOUTS)?;
+    let batches = Batches::builder(Stratified::new(&classes, CLUBS)?, rows, BatchSize::Fixed(BATCH));
+    let collate = club.neighborhoods(&labelled, &FANOUTS, seed)?;
+    let loader = Loader::collating(collate, batches.seed(seed).build()?);
+    let mut loader = loader.workers(1).progress_bar(bar).build()?;
 
     let network = Network::new(club.clubs.len() as i64, &mut rng);
     let adam = OptimizerConfig::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
     let mut optimizer = Optimizer::for_module(adam, &network)?;
     let weights = parameters(&network);
     let rate = Schedule::cosine(PEAK_RATE, 0.0, epochs * rows.div_ceil(BATCH as u64));
-
-    let (mut plan, mut part, mut seeds) = (Plan::new(), Subgraph::new(), Vec::new());
-    let mut sum = 0.0;
-    while batches.epoch() < epochs {
-        batches.next(&mut plan)?;
-        seeds.clear();
-        seeds.extend(plan.rows.iter().map(|row| labelled[*row as usize]));
-        sampler.sample(&mut rng, &club.graph, &seeds, &mut part)?;
-        let clubs: Vec<i64> = seeds.iter().map(|seed| club.clubs[*seed as usize]).collect();
-        let loss = network.forward(club, &part)?.cross_entropy_for_logits(&Tensor::from_slice(&clubs));
-        optimizer.set_learning_rate(rate.at(plan.step));
-        let gradients = gradients(&loss, &weights);
-        no_grad(|| optimizer.step(&gradients))?;
-        sum += loss.double_value(&[]) * plan.real as f64;
-        if plan.ends_epoch {
-            show(plan.epoch + 1, sum / rows as f64);
-            sum = 0.0;
+    for _ in 0..epochs {
+        let mut sum = 0.0;
+        for batch in loader.epoch() {
+            let batch = batch?;
+            let (logits, clubs) = network.forward(&NeighborhoodTensors::to(batch.host(), Device::Cpu)?);
+            let loss = loss::cross_entropy(&logits, &clubs, 0.0)?.mean(Kind::Float);
+            optimizer.set_learning_rate(rate.at(batch.plan().step));
+            let gradients = gradients(&loss, &weights);
+            no_grad(|| optimizer.step(&gradients))?;
+            sum += loss.double_value(&[]) * batch.plan().real as f64;
         }
+        bar.set_message(format_args!("loss {:.3}", sum / rows as f64));
     }
     Ok(Score { labelled: labelled.len(), rest: rest.len(), accuracy: accuracy(club, &network, &rest)? })
 }
@@ -211,13 +201,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The matrices are small: more threads would wait for each other.
     device::set_threads(1);
     let club = Club::read()?;
-    let bar = ProgressBar::new(args.epochs)
-        .with_style(ProgressStyle::with_template("{wide_bar} epoch {pos}/{len} {msg} {eta}")?);
-    let Score { labelled, rest, accuracy } = train(&club, args.seed, args.epochs, |epoch, loss| {
-        bar.set_position(epoch);
-        bar.set_message(format!("loss {loss:.3}"));
-    })?;
-    bar.finish_and_clear();
+    let bar = EpochBar::new(Some(args.epochs));
+    let Score { labelled, rest, accuracy } = train(&club, args.seed, args.epochs, &bar)?;
+    bar.finish();
     let mut out = std::io::stdout().lock();
     if args.json {
         let result = serde_json::json!({
@@ -243,7 +229,8 @@ mod tests {
     fn five_seeds_find_nine_of_ten() {
         device::set_threads(1);
         let club = Club::read().unwrap();
-        let found = |seed| train(&club, seed, 100, |_, _| {}).unwrap().accuracy;
+        let bar = EpochBar::lines(None, std::io::sink());
+        let found = |seed| train(&club, seed, 100, &bar).unwrap().accuracy;
         let each: Vec<f64> = (0..5).map(found).collect();
         assert!(each.iter().sum::<f64>() / 5.0 >= 0.9, "{each:?}");
         assert_eq!(found(0).to_bits(), each[0].to_bits());
@@ -253,12 +240,12 @@ mod tests {
     fn a_layer_takes_the_mean_of_the_neighbours() {
         // 1 and 2 send to 0, twice one of them.
         let graph = Csr::incoming(3, &[1, 2, 2, 0, 0, 0]).unwrap();
-        let (mut sampler, mut part) = (NeighborSampler::new(&[-1]).unwrap(), Subgraph::new());
+        let (mut sampler, mut part) = (NeighborSampler::new(&[-1]).unwrap(), rl_minibatch::Subgraph::new());
         sampler.sample(&mut Rng::seed_from_u64(0), &graph, &[0], &mut part).unwrap();
         let layer = Sage(Linear::new(2, 1, &mut Rng::seed_from_u64(0), Kind::Float, Device::Cpu));
         let h = Tensor::from_slice(&[1.0f32, 4.0, 7.0]).reshape([3, 1]);
         let expected = layer.0.forward(&Tensor::from_slice(&[1.0f32, 6.0]).reshape([1, 2]));
-        let apart = layer.forward(&h, part.block(0)) - expected;
+        let apart = layer.forward(&h, &BlockTensors::to(part.block(0), Device::Cpu).unwrap()) - expected;
         assert!(apart.abs().max().double_value(&[]) < 1e-6);
     }
 

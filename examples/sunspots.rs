@@ -1,20 +1,20 @@
 //! A series forecast with a GRU: from the yearly mean numbers of sunspots of 11 to 60 years, that of the year after.
 //!
-//! The windows are of unequal lengths. [`LengthBucketed`] puts windows of like length into a batch, [`Packed`] lays them out for the
-//! GRU without padding. The years from 1950 on are held out: no window that is trained on ends in one of them.
+//! The windows are of unequal lengths. [`LengthBucketed`] puts windows of like length into a batch, [`PackCollate`] lays them out for the
+//! GRU without padding, on the loader's thread. The years from 1950 on are held out: no window that is trained on ends in one of them.
 //!
 //! `cargo run --release -p rl-learn --example sunspots -- --seed 0`
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::{RngExt, SeedableRng};
 use rl_learn::{
-    Accumulator, Device, Kind, Linear, Module, Optimizer, OptimizerConfig, Rnn, RnnConfig, RnnKind, Role,
-    ScalingRule, Schedule, Tensor, clip_norm, device, loss, no_grad, parameters, walk_under,
+    Accumulator, Device, Kind, Linear, Module, Optimizer, OptimizerConfig, PackedTensors, PaddedTensors, Rnn,
+    RnnConfig, RnnKind, Role, ScalingRule, Schedule, Tensor, clip_norm, device, loss, no_grad, parameters,
+    walk_under,
 };
 use rl_minibatch::{
-    BatchSize, Batches, Dtype, Field, LengthBucketed, NoiseEstimate, NoiseScale, Packed, PadOptions, Padded,
-    Plan, RaggedTable, Rng, SequenceLayout, Truncate,
+    BatchSize, Batches, Collate, Dtype, EpochBar, Field, LengthBucketed, Loader, NoiseEstimate, NoiseScale,
+    PackCollate, PadOptions, Padded, RaggedTable, Rng, SequenceLayout, Truncate,
 };
 use std::error::Error;
 use std::io::Write;
@@ -27,6 +27,8 @@ const LONGEST: usize = 60;
 const WINDOWS_A_YEAR: usize = 4;
 /// The batch that the learning rate was found good for.
 const BATCH: u64 = 32;
+/// No batch above this is suggested.
+const LARGEST_BATCH: usize = 1 << 20;
 const HIDDEN: i64 = 32;
 const PEAK_RATE: f64 = 5e-3;
 
@@ -147,22 +149,15 @@ impl Forecaster {
     }
 
     /// `[B]` of a packed batch, in the order of the batch.
-    fn packed(&self, batch: &Packed) -> Result<Tensor, Box<dyn Error>> {
-        let packing = batch.packing();
-        let seen = Tensor::from_slice(batch.typed::<f32>("seen")?).unsqueeze(1);
-        let out = self.rnn.forward_packed(&seen, &Tensor::from_slice(packing.batch_sizes()), None)?;
-        // The final states come longest first.
-        let back = Tensor::from_slice(packing.unsorted_indices());
-        Ok(Tensor::from_slice(batch.typed::<f32>("last")?)
-            + self.change(&out.state.hidden).index_select(0, &back))
+    fn packed(&self, batch: &PackedTensors) -> Result<Tensor, Box<dyn Error>> {
+        let out = batch.run(&self.rnn, "seen", None)?;
+        Ok(&batch["last"] + self.change(&out.state.hidden))
     }
 
-    /// `[B]` of a batch padded sequence-first.
-    fn padded(&self, batch: &Padded) -> Result<Tensor, Box<dyn Error>> {
-        let shape: Vec<i64> = batch.shape("seen")?.iter().map(|size| *size as i64).collect();
-        let seen = Tensor::from_slice(batch.typed::<f32>("seen")?).reshape(shape);
-        let out = self.rnn.forward_padded(&seen, batch.lengths("time")?, None)?;
-        Ok(Tensor::from_slice(batch.typed::<f32>("last")?) + self.change(&out.state.hidden))
+    /// `[B]` of a padded batch.
+    fn padded(&self, batch: &PaddedTensors) -> Result<Tensor, Box<dyn Error>> {
+        let out = batch.run(&self.rnn, "seen", "time")?;
+        Ok(&batch["last"] + self.change(&out.state.hidden))
     }
 }
 
@@ -185,6 +180,7 @@ fn score(series: &Series, model: &Forecaster) -> Result<Score, Box<dyn Error>> {
     let table = table(series, &windows)?;
     let mut batch = Padded::new(&table, &PadOptions::new().layout(SequenceLayout::SequenceFirst))?;
     table.pad_into(&(0..table.rows()).collect::<Vec<_>>(), &mut batch)?;
+    let batch = PaddedTensors::to(&batch, Device::Cpu)?;
     let forecast = Vec::<f32>::try_from(no_grad(|| model.padded(&batch))? * 100.0)?;
     let last = |row: usize| f64::from(series.values[windows[row].0 - 1]);
     Ok(Score {
@@ -193,64 +189,55 @@ fn score(series: &Series, model: &Forecaster) -> Result<Score, Box<dyn Error>> {
     })
 }
 
-/// Trains as `args` say; `show` hears of each epoch, with its mean loss. The noise scale comes with the model where it was measured.
+/// Trains as `args` say, and shows it on `bar`. The noise scale comes with the model where it was measured.
 fn train(
     series: &Series,
     args: &Args,
-    mut show: impl FnMut(u64, f64),
+    bar: &EpochBar,
 ) -> Result<(Forecaster, Option<NoiseEstimate>), Box<dyn Error>> {
     let mut rng = Rng::seed_from_u64(args.seed);
     let table = table(series, &training_windows(series, &mut rng))?;
     let lengths = table.lengths("time")?.map(|length| length as u32).collect::<Vec<_>>();
     let size = args.batch as usize;
     let sampler = LengthBucketed::new(&lengths, size, 8 * size)?;
-    let mut batches =
-        Batches::builder(sampler, table.rows(), BatchSize::Fixed(size)).seed(rng.random()).build()?;
+    let rows = table.rows();
+    let batches = Batches::builder(sampler, rows, BatchSize::Fixed(size)).seed(rng.random()).build()?;
 
     let model = Forecaster::new(&mut rng);
     let mut optimizer = Optimizer::for_module(OptimizerConfig::adam(), &model)?;
-    let steps = args.epochs * table.rows().div_ceil(args.batch);
+    let steps = args.epochs * rows.div_ceil(args.batch);
     let mut rate = Schedule::cosine(PEAK_RATE, 0.0, steps).warmed_up(steps / 20, 0.1);
     if args.scale_rate {
         rate = rate.scaled(ScalingRule::SquareRoot, BATCH, args.batch);
     }
     let most = args.micro_batch.map_or(size, |rows| rows as usize);
     let mut accumulator = Accumulator::new(parameters(&model));
-    accumulator.measure(most < size);
-    let mut noise = NoiseScale::new(0.99)?;
-
-    let (mut plan, mut batch) = (Plan::new(), Packed::new(&table, "time", Truncate::Whole)?);
-    let mut sum = 0.0;
-    while batches.epoch() < args.epochs {
-        batches.next(&mut plan)?;
-        for micro in plan.micro_batches(most) {
-            table.pack_into(&plan.rows[micro.rows.clone()], &mut batch)?;
-            let next = Tensor::from_slice(batch.typed::<f32>("next")?);
-            let loss = loss::mse(&model.packed(&batch)?, &next).mean(Kind::Float);
-            accumulator.add(&loss, micro.weight)?;
-            sum += loss.double_value(&[]) * micro.rows.len() as f64;
-        }
-        let whole = accumulator.finish()?;
-        // Before clipping: the norms are of the true gradients. A batch that does not fall into equal pieces is left out.
-        if let Some(norms) = whole.norms()
-            && plan.real % norms.micro_batches == 0
-        {
-            let (rows, pieces) = (plan.real as u64, norms.micro_batches as u64);
-            noise.observe(
-                (rows / pieces, norms.micro.double_value(&[])),
-                (rows, norms.whole.double_value(&[])),
-            )?;
-        }
-        // The norm stays on the device; nobody asks for it.
-        let _norm = clip_norm(whole.gradients(), 1.0)?;
-        optimizer.set_learning_rate(rate.at(plan.step));
-        no_grad(|| optimizer.step(whole.gradients()))?;
-        if plan.ends_epoch {
-            show(plan.epoch + 1, sum / table.rows() as f64);
-            sum = 0.0;
-        }
+    if most < size {
+        accumulator.measure_noise(Some(NoiseScale::new(0.99)?));
     }
-    Ok((model, noise.estimate()))
+
+    let collate = PackCollate::new(table, "time", Truncate::Whole)?.in_pieces(most);
+    let mut loader = Loader::collating(collate, batches).workers(1).progress_bar(bar).build()?;
+    for _ in 0..args.epochs {
+        let mut sum = 0.0;
+        for batch in loader.epoch() {
+            let batch = batch?;
+            for (micro, piece) in batch.host().iter() {
+                let piece = PackedTensors::to(piece, Device::Cpu)?;
+                let loss = loss::mse(&model.packed(&piece)?, &piece["next"]).mean(Kind::Float);
+                accumulator.add(&loss, micro.weight)?;
+                sum += loss.double_value(&[]) * micro.rows.len() as f64;
+            }
+            // Norms are measured before clipping: they are of the true gradients.
+            let whole = accumulator.finish_batch(batch.plan().real as u64)?;
+            // The norm stays on the device; nobody asks for it.
+            let _norm = clip_norm(whole.gradients(), 1.0)?;
+            optimizer.set_learning_rate(rate.at(batch.plan().step));
+            no_grad(|| optimizer.step(whole.gradients()))?;
+        }
+        bar.set_message(format_args!("rmse {:.1}", 100.0 * (sum / rows as f64).sqrt()));
+    }
+    Ok((model, accumulator.noise_scale().and_then(NoiseScale::estimate)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -258,13 +245,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The matrices are small: more threads would wait for each other.
     device::set_threads(1);
     let series = Series::read(DATA)?;
-    let bar = ProgressBar::new(args.epochs)
-        .with_style(ProgressStyle::with_template("{wide_bar} epoch {pos}/{len} {msg} {eta}")?);
-    let (model, noise) = train(&series, &args, |epoch, loss| {
-        bar.set_position(epoch);
-        bar.set_message(format!("rmse {:.1}", 100.0 * loss.sqrt()));
-    })?;
-    bar.finish_and_clear();
+    let bar = EpochBar::new(Some(args.epochs));
+    let (model, noise) = train(&series, &args, &bar)?;
+    bar.finish();
     let Score { gru, naive } = score(&series, &model)?;
     let last_year = series.first_year + series.values.len() as i32 - 1;
     let mut out = std::io::stdout().lock();
@@ -273,6 +256,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "example": "sunspots", "seed": args.seed, "epochs": args.epochs, "batch": args.batch,
             "held_out": [HELD_OUT_FROM, last_year], "rmse": gru, "naive_rmse": naive,
             "noise_scale": noise.map(|noise| noise.rows),
+            "suggested_batch": noise.map(|noise| noise.batch_size(LARGEST_BATCH)),
         });
         writeln!(out, "{result}")?;
     } else {
@@ -281,7 +265,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             "years {HELD_OUT_FROM} to {last_year}, held out: RMSE {gru:.1} sunspots; the last year's value: {naive:.1}"
         )?;
         if let Some(noise) = noise {
-            writeln!(out, "gradient noise scale at the end: {:.0} windows", noise.rows)?;
+            let (rows, batch) = (noise.rows, noise.batch_size(LARGEST_BATCH));
+            writeln!(
+                out,
+                "gradient noise scale at the end: {rows:.0} windows, which suggests batches of {batch}"
+            )?;
         }
     }
     Ok(())
@@ -297,7 +285,8 @@ mod tests {
         let series = Series::read(DATA).unwrap();
         let trained = |flags: &str| {
             let args = Args::parse_from(format!("sunspots --epochs 2 {flags}").split_whitespace());
-            score(&series, &train(&series, &args, |_, _| {}).unwrap().0).unwrap()
+            let bar = EpochBar::lines(None, std::io::sink());
+            score(&series, &train(&series, &args, &bar).unwrap().0).unwrap()
         };
         let (once, again) = (trained(""), trained(""));
         assert!(once.gru < 0.9 * once.naive, "{} against {}", once.gru, once.naive);
@@ -314,11 +303,13 @@ mod tests {
         let windows = training_windows(&series, &mut rng);
         let (table, model) = (table(&series, &windows).unwrap(), Forecaster::new(&mut rng));
         let rows = [3, 500, 17, 800, 200];
-        let mut packed = Packed::new(&table, "time", Truncate::Whole).unwrap();
+        let mut packed = rl_minibatch::Packed::new(&table, "time", Truncate::Whole).unwrap();
         let mut padded =
             Padded::new(&table, &PadOptions::new().layout(SequenceLayout::SequenceFirst)).unwrap();
         table.pack_into(&rows, &mut packed).unwrap();
         table.pad_into(&rows, &mut padded).unwrap();
+        let packed = PackedTensors::to(&packed, Device::Cpu).unwrap();
+        let padded = PaddedTensors::to(&padded, Device::Cpu).unwrap();
         let apart = model.packed(&packed).unwrap() - model.padded(&padded).unwrap();
         assert!(apart.abs().max().double_value(&[]) < 1e-6);
     }

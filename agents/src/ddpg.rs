@@ -34,12 +34,15 @@ pub struct DdpgConfig {
     pub hidden: Vec<i64>,
     /// Whether batch normalization stands where the paper has it.
     pub batch_norm: bool,
-    /// Learning rate of the actor over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
+    /// Learning rate of the actor over updates: a number or a schedule such as { kind = "linear", start = X, end = Y, steps = N }; kinds are
+    /// linear, exponential, polynomial, cosine, cosine_restarts, step, multi_step, one_cycle, cyclic, warmup, sequence, product and scaled.
     pub actor_learning_rate: Schedule,
-    /// Learning rate of the critic over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
+    /// Learning rate of the critic over updates, with the same choices.
     pub critic_learning_rate: Schedule,
     /// Optimizer of the actor: { kind = "adam" or "adamw", beta1, beta2, eps, weight_decay }, { kind = "rmsprop", alpha, eps, weight_decay,
-    /// momentum, centered } or { kind = "sgd", momentum, dampening, weight_decay, nesterov }; what is left out is as in PyTorch.
+    /// momentum, centered }, { kind = "sgd", momentum, dampening, weight_decay, nesterov }, { kind = "lars", momentum, weight_decay,
+    /// trust_coefficient, eps, nesterov, clip } or { kind = "lamb", beta1, beta2, eps, weight_decay, bias_correction, max_trust_ratio };
+    /// what is left out is as in PyTorch, or as in the papers of the last two.
     pub actor_optimizer: OptimizerConfig,
     /// Optimizer of the critic, with the same choices (the paper adds weight_decay = 0.01).
     pub critic_optimizer: OptimizerConfig,

@@ -34,10 +34,13 @@ pub struct DqnConfig {
     pub dueling: bool,
     /// Whether the online network chooses the next action and the target network values it (double Q-learning).
     pub double: bool,
-    /// Learning rate over updates: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
+    /// Learning rate over updates: a number or a schedule such as { kind = "linear", start = X, end = Y, steps = N }; kinds are linear,
+    /// exponential, polynomial, cosine, cosine_restarts, step, multi_step, one_cycle, cyclic, warmup, sequence, product and scaled.
     pub learning_rate: Schedule,
     /// Optimizer: { kind = "adam" or "adamw", beta1, beta2, eps, weight_decay }, { kind = "rmsprop", alpha, eps, weight_decay,
-    /// momentum, centered } or { kind = "sgd", momentum, dampening, weight_decay, nesterov }; what is left out is as in PyTorch.
+    /// momentum, centered }, { kind = "sgd", momentum, dampening, weight_decay, nesterov }, { kind = "lars", momentum, weight_decay,
+    /// trust_coefficient, eps, nesterov, clip } or { kind = "lamb", beta1, beta2, eps, weight_decay, bias_correction, max_trust_ratio };
+    /// what is left out is as in PyTorch, or as in the papers of the last two.
     pub optimizer: OptimizerConfig,
     /// Function of the temporal-difference error: "huber" or "mse".
     pub loss: Loss,
@@ -47,8 +50,7 @@ pub struct DqnConfig {
     pub target_update_every: u64,
     /// Part of the way that the target network goes to the online one at each of its updates; 1 copies it.
     pub tau: f64,
-    /// Probability of a random action over environment steps: a number or { kind = "linear" or "exponential", start = X, end = Y,
-    /// steps = N }.
+    /// Probability of a random action over environment steps: a number or a schedule, of the kinds that learning_rate takes.
     pub epsilon: Schedule,
 }
 

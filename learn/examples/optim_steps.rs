@@ -38,7 +38,8 @@ fn make(name: &str, count: i64, side: i64) -> Result<Case, String> {
     let options = (Kind::Float, Device::Cpu);
     let parameters: Vec<_> = (0..count).map(|_| Tensor::randn([side, side], options)).collect();
     let gradients = parameters.iter().map(Tensor::randn_like).collect();
-    let mut optimizer = Optimizer::with_groups(config(name)?, ParamGroups::one(parameters))?;
+    let mut optimizer =
+        Optimizer::with_groups(config(name)?, ParamGroups::one(parameters)).map_err(|e| e.to_string())?;
     optimizer.set_learning_rate(1e-3);
     Ok(Case(optimizer, gradients))
 }

@@ -1,6 +1,7 @@
 //! Gradient accumulation: a batch that goes through the network in pieces and steps once.
 
 use crate::shim::{self, ShimError};
+use rl_minibatch::{NoiseScale, StateError, StateVisitor};
 use tch::Tensor;
 
 /// Sums the gradients of micro-batches into the gradient of the batch they make up.
@@ -39,6 +40,9 @@ pub struct Accumulator {
     /// Whether norms are measured, and Σ shareₖ·|gₖ|² so far.
     measuring: bool,
     micro_norm2: Option<Tensor>,
+    noise: Option<NoiseScale>,
+    /// The norms of the batch before, and its rows: they are read when another batch is done, and nobody waits for them.
+    unread: Option<(SquaredNorms, u64)>,
 }
 
 /// Where the gradients of the batch in hand are.
@@ -74,7 +78,7 @@ impl Accumulated<'_> {
     }
 
     /// What the gradient noise scale is estimated from, when it is [measured](Accumulator::measure) and there was more than one
-    /// micro-batch.
+    /// micro-batch. [`Accumulator::measure_noise`] does the estimating.
     pub fn norms(&self) -> Option<&SquaredNorms> {
         self.norms.as_ref()
     }
@@ -92,6 +96,13 @@ pub struct SquaredNorms {
     pub micro_batches: usize,
 }
 
+impl SquaredNorms {
+    fn shallow_clone(&self) -> Self {
+        let Self { micro, whole, micro_batches } = self;
+        Self { micro: micro.shallow_clone(), whole: whole.shallow_clone(), micro_batches: *micro_batches }
+    }
+}
+
 impl Accumulator {
     /// An accumulator of gradients with respect to `parameters` (handles: they share the network's memory).
     ///
@@ -107,12 +118,71 @@ impl Accumulator {
             micro_batches: 0,
             measuring: false,
             micro_norm2: None,
+            noise: None,
+            unread: None,
         }
     }
 
     /// Whether squared norms are measured, from the next batch on; off at first. They cost a pass over the gradients a micro-batch.
     pub fn measure(&mut self, on: bool) {
         self.measuring = on;
+    }
+
+    /// Feeds `noise` with the norms of the batches to come that are ended with [`finish_batch`](Self::finish_batch), or feeds none any more.
+    /// It costs what [`measure`](Self::measure) does, and two numbers a batch read from the device, one batch late.
+    ///
+    /// The noise scale is that of losses that are means over rows, shares being parts of the rows. With a
+    /// [`GradScaler`](crate::amp::GradScaler) the norms are those of the scaled gradients: [`rows`](rl_minibatch::NoiseEstimate::rows) is their
+    /// ratio and does not depend on the scale, but a change of the scale is forgotten only in the course of the average. The norms of
+    /// a batch that overflowed are left out.
+    ///
+    /// ```
+    /// use rl_learn::{Accumulator, Device, Kind, Tensor};
+    /// use rl_minibatch::{NoiseScale, micro_batches};
+    ///
+    /// let weight = Tensor::zeros([1], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+    /// let mut accumulator = Accumulator::new(vec![weight.shallow_clone()]);
+    /// accumulator.measure_noise(Some(NoiseScale::new(0.99)?));
+    /// let rows = Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+    /// for _ in 0..3 {
+    ///     for micro in micro_batches(5, 2) {
+    ///         let (first, count) = (micro.rows.start as i64, micro.rows.len() as i64);
+    ///         accumulator.add(&(rows.narrow(0, first, count) * &weight).mean(Kind::Double), micro.weight)?;
+    ///     }
+    ///     let whole = accumulator.finish_batch(5)?;
+    ///     assert_eq!(whole.gradients()[0].double_value(&[0]), 3.0);
+    /// }
+    /// let found = accumulator.noise_scale().and_then(|noise| noise.estimate()).expect("three batches");
+    /// assert_eq!(found.batch_size(1024), 1, "rows that agree so well need no large batch");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn measure_noise(&mut self, noise: Option<NoiseScale>) {
+        (self.noise, self.unread) = (noise, None);
+    }
+
+    /// The noise scale that is fed, the latest batch included; waits for that batch's norms.
+    pub fn noise_scale(&mut self) -> Option<&NoiseScale> {
+        self.read();
+        self.noise.as_ref()
+    }
+
+    /// Takes in what has not been read yet.
+    fn read(&mut self) {
+        if let (Some(noise), Some((norms, rows))) = (&mut self.noise, self.unread.take()) {
+            let rows = rows as f64;
+            let (micro, whole) = (norms.micro.double_value(&[]), norms.whole.double_value(&[]));
+            // Refused is a norm that is not finite, of a batch that overflowed: it tells nothing.
+            let _ = noise.observe((rows / norms.micro_batches as f64, micro), (rows, whole));
+        }
+    }
+
+    /// Shows the noise scale, if one is fed, to `visitor`; to be called between batches, whose gradients are not shown.
+    ///
+    /// # Errors
+    /// Those of the visitor.
+    pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        self.read();
+        self.noise.as_mut().map_or(Ok(()), |noise| noise.visit(visitor))
     }
 
     /// Takes in a micro-batch with its share of the batch, above 0 and at most 1: differentiates `loss`, a scalar, frees its graph, and
@@ -141,7 +211,7 @@ impl Accumulator {
         if let Some(parameter) = gradients.iter().position(|gradient| !gradient.defined()) {
             return Err(AccumulateError::Independent { parameter });
         }
-        if self.measuring {
+        if self.measuring || self.noise.is_some() {
             // |share·g|²/share = share·|g|²
             let norm2 = shim::squared_norm(&gradients)? / share;
             self.micro_norm2 = Some(match self.micro_norm2.take() {
@@ -176,6 +246,25 @@ impl Accumulator {
     /// # Errors
     /// [`AccumulateError::Incomplete`] when the shares do not make up a whole within 1e-6; the batch is given up.
     pub fn finish(&mut self) -> Result<Accumulated<'_>, AccumulateError> {
+        self.end(None)
+    }
+
+    /// As [`finish`](Self::finish), of a batch of `rows` rows over all micro-batches, which [`measure_noise`](Self::measure_noise) needs to know. A
+    /// batch of one micro-batch tells nothing of noise and is passed over.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish), and [`AccumulateError::Rows`] when there were more micro-batches than rows.
+    pub fn finish_batch(&mut self, rows: u64) -> Result<Accumulated<'_>, AccumulateError> {
+        let micro_batches = self.micro_batches;
+        if rows < micro_batches as u64 {
+            self.discard();
+            return Err(AccumulateError::Rows { rows, micro_batches });
+        }
+        self.read();
+        self.end(Some(rows))
+    }
+
+    fn end(&mut self, rows: Option<u64>) -> Result<Accumulated<'_>, AccumulateError> {
         let (share, micro_batches) = (self.share, self.micro_batches);
         let (pending, micro) =
             (std::mem::replace(&mut self.pending, Pending::Nothing), self.micro_norm2.take());
@@ -190,7 +279,11 @@ impl Accumulator {
         let mut accumulated = Accumulated { gradients, norms: None };
         if let (Some(micro), 2..) = (micro, micro_batches) {
             let whole = shim::squared_norm(accumulated.gradients())?;
-            accumulated.norms = Some(SquaredNorms { micro, whole, micro_batches });
+            let norms = SquaredNorms { micro, whole, micro_batches };
+            if let (Some(rows), Some(_)) = (rows, &self.noise) {
+                self.unread = Some((norms.shallow_clone(), rows));
+            }
+            accumulated.norms = Some(norms);
         }
         Ok(accumulated)
     }
@@ -231,6 +324,16 @@ pub enum AccumulateError {
     Share {
         /// What came.
         share: f64,
+    },
+    /// More micro-batches than rows.
+    #[error(
+        "a batch of {rows} rows came in {micro_batches} micro-batches; each has a row at least: give the rows of all of them"
+    )]
+    Rows {
+        /// Rows said.
+        rows: u64,
+        /// How many micro-batches there were.
+        micro_batches: usize,
     },
     /// Micro-batches that are not the whole batch, or more than it.
     #[error("{micro_batches} micro-batches make up {share} of their batch; their shares must add up to 1")]

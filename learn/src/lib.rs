@@ -16,6 +16,7 @@
 mod accumulate;
 mod agent;
 pub mod amp;
+mod collated;
 mod conv;
 mod conv_net;
 mod data_parallel;
@@ -39,11 +40,14 @@ pub mod target;
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
+pub use collated::{
+    BlockTensors, GraphTensors, NeighborhoodTensors, PackedTensors, PaddedTensors, TensorsError,
+};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use conv_net::{ConvLayer, ConvNet, ConvNetConfig, ImageLayout};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
 pub use learner::{Learner, LearnerError};
-pub use loader::{DeviceLoader, PinnedBatch, PinnedMemory};
+pub use loader::{DeviceEpoch, DeviceLoader, PinnedBatch, PinnedMemory};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, try_gradients, visit_module, walk_under};
 pub use norm::{
@@ -51,7 +55,7 @@ pub use norm::{
     Phase, RenormConfig, SyncBatchNorm, recompute_statistics, reset_statistics,
 };
 pub use optim::{
-    Ema, Optimizer, OptimizerConfig, ParamGroup, ParamGroups, clip_norm, clip_value,
+    Ema, Optimizer, OptimizerConfig, OptimizerError, ParamGroup, ParamGroups, clip_norm, clip_value,
     no_decay_on_biases_and_norms,
 };
 pub use pipeline::{Pipeline, PipelineError, PipelineStep, Stage, StageOf};

@@ -3,8 +3,8 @@
 use crate::staging::{HostTensors, MiniBatch, column_shape};
 use crate::state::kind_of;
 use rl_minibatch::{
-    BatchMemory, BatchMut, HostMemory, LoadError, Loader, LoaderBuilder, Plan, Progress, Schema, StateError,
-    StateVisitor,
+    BatchMemory, BatchMut, HostMemory, LoadError, Loader, LoaderBuilder, Plan, Progress, Schema,
+    StackCollate, StateError, StateVisitor,
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -48,7 +48,7 @@ impl BatchMemory for PinnedMemory {
 /// batches have as many rows, and a part of it when they have fewer.
 #[derive(Debug)]
 pub struct DeviceLoader {
-    loader: Loader<PinnedMemory>,
+    loader: Loader<StackCollate<PinnedMemory>>,
     device: Device,
     plan: Plan,
     /// Rows that `columns` and `weight` have room for.
@@ -66,7 +66,7 @@ impl DeviceLoader {
     /// # Errors
     /// Those of [`LoaderBuilder::build`].
     pub fn new<M: BatchMemory + 'static>(
-        builder: LoaderBuilder<M>,
+        builder: LoaderBuilder<StackCollate<M>>,
         device: Device,
     ) -> Result<Self, LoadError> {
         let loader = builder.memory(PinnedMemory::new(device)).build()?;
@@ -110,6 +110,28 @@ impl DeviceLoader {
         Ok(&self.batch)
     }
 
+    /// The batches that are left in the present epoch: up to the one that [ends it](Plan::ends_epoch), or up to the first error. With a
+    /// sampler that has no epochs it does not end.
+    ///
+    /// ```
+    /// use rl_learn::{Device, DeviceLoader, Kind};
+    /// use rl_minibatch::{BatchSize, Batches, Dtype, Field, Loader, Schema, Shuffled, Table};
+    /// let table = Table::new(&Schema::new(vec![Field::new("x", Dtype::U8, [])])?, 5, &[&[0, 1, 2, 3, 4]])?;
+    /// let batches = Batches::builder(Shuffled::new(5)?, 5, BatchSize::Fixed(2)).build()?;
+    /// let mut loader = DeviceLoader::new(Loader::builder(table, batches), Device::Cpu)?;
+    /// for _ in 0..3 {
+    ///     let (mut epoch, mut sum) = (loader.epoch(), 0);
+    ///     while let Some(batch) = epoch.next() {
+    ///         sum += batch?["x"].sum(Kind::Int64).int64_value(&[]);
+    ///     }
+    ///     assert_eq!(sum, 10);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn epoch(&mut self) -> DeviceEpoch<'_> {
+        DeviceEpoch { loader: self, ended: false }
+    }
+
     /// Row numbers, epoch and number of the batch that [`next`](Self::next) gave last; empty before.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -147,5 +169,36 @@ impl DeviceLoader {
         let first = |tensor: &Tensor| tensor.narrow(0, 0, rows as i64);
         let names = self.loader.schema().fields().iter().map(|field| field.name.clone());
         self.batch = MiniBatch::new(names.zip(self.columns.iter().map(first)).collect(), first(&self.weight));
+    }
+}
+
+/// The rest of an epoch of a [`DeviceLoader`]. Its batches are lent, so it is gone through with `while let` and not with `for`.
+#[derive(Debug)]
+pub struct DeviceEpoch<'a> {
+    loader: &'a mut DeviceLoader,
+    ended: bool,
+}
+
+impl DeviceEpoch<'_> {
+    /// The next batch of the epoch; `None` when it is over, and after an error.
+    ///
+    /// # Errors
+    /// Those of [`DeviceLoader::next`].
+    #[expect(clippy::should_implement_trait, reason = "the batch is lent")]
+    pub fn next(&mut self) -> Option<Result<&MiniBatch, LoadError>> {
+        if self.ended {
+            return None;
+        }
+        if let Err(error) = self.loader.next() {
+            self.ended = true;
+            return Some(Err(error));
+        }
+        self.ended = self.loader.plan.ends_epoch;
+        Some(Ok(&self.loader.batch))
+    }
+
+    /// Row numbers, epoch and number of the batch that [`next`](Self::next) gave last.
+    pub fn plan(&self) -> &Plan {
+        self.loader.plan()
     }
 }

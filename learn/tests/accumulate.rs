@@ -6,6 +6,7 @@ use rl_learn::{
     AccumulateError, Accumulator, Device, Kind, Linear, MemoryState, Module, Optimizer, OptimizerConfig, Rng,
     Role, Tensor, gradients, loss, no_grad, parameters, walk_under,
 };
+use rl_minibatch::NoiseScale;
 use std::ops::Range;
 
 /// Two layers; in f64 too, where 1e-6 is far from rounding even behind Adam's division by √v.
@@ -232,6 +233,92 @@ fn norms_of_unequal_parts_have_the_expectation_of_their_mean_size() {
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0);
         assert!((mean - expected).abs() < 5.0 * (variance / count).sqrt(), "{mean} and not {expected}");
     }
+}
+
+/// The gradients of the test above have B_simple = 32/8 = 4 rows. Micro-batches of 5, 4 and 1 rows; the standard error of one batch's tr Σ and
+/// |G|² is estimated from the batches, and 5 of the means' are exceeded once in 1.7 million tries.
+#[test]
+fn the_noise_scale_is_fed_with_the_true_rows_of_unequal_parts() {
+    use rand_distr::{Distribution, Normal};
+    let (batches, n) = (4_000, 10);
+    let mut rng = Rng::seed_from_u64(9);
+    let normal = Normal::new(1.0f64, 2.0).unwrap();
+    let weight = Tensor::zeros([8], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+    let mut accumulator = Accumulator::new(vec![weight.shallow_clone()]);
+    assert!(accumulator.noise_scale().is_none());
+    // An average over so many that it is a mean.
+    accumulator.measure_noise(Some(NoiseScale::new(0.999_999_9).unwrap()));
+    let mut by_hand = NoiseScale::new(0.999_999_9).unwrap();
+    let (mut traces, mut squares) = (Vec::new(), Vec::new());
+    for batch in 0..batches {
+        let values: Vec<f64> = (0..n * 8).map(|_| normal.sample(&mut rng)).collect();
+        let rows = Tensor::from_slice(&values).reshape([n, 8]);
+        for (first, count) in [(0, 5), (5, 4), (9, 1)] {
+            let loss = rows.narrow(0, first, count).matmul(&weight).mean(None);
+            accumulator.add(&loss, count as f64 / n as f64).unwrap();
+        }
+        let whole = accumulator.finish_batch(n as u64).unwrap();
+        let norms = whole.norms().unwrap();
+        let (micro, whole) = (norms.micro.double_value(&[]), norms.whole.double_value(&[]));
+        by_hand.observe((10.0 / 3.0, micro), (10.0, whole)).unwrap();
+        traces.push((micro - whole) / (0.3 - 0.1));
+        squares.push((10.0 * whole - 10.0 / 3.0 * micro) / (10.0 - 10.0 / 3.0));
+        assert_eq!(accumulator.noise_scale().unwrap(), &by_hand, "the latest batch is included, {batch}");
+    }
+    let found = accumulator.noise_scale().unwrap().estimate().unwrap();
+    for (values, found, expected) in [(traces, found.trace, 32.0), (squares, found.gradient2, 8.0)] {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        assert!((found - expected).abs() < 5.0 * (variance / count).sqrt(), "{found} and not {expected}");
+    }
+    assert_eq!(found.batch_size(64), 4);
+}
+
+#[test]
+fn the_noise_scale_passes_over_what_tells_nothing_and_is_saved() {
+    let net = Net::new(Kind::Double);
+    let rows = rows(10, Kind::Double);
+    let mut accumulator = Accumulator::new(parameters(&net));
+    let add = |accumulator: &mut Accumulator, pieces: usize, factor: f64| {
+        for (range, share) in Mean::Plain.pieces(&rows, pieces) {
+            accumulator.add(&(Mean::Plain.of(&net, &rows, range) * factor), share).unwrap();
+        }
+    };
+    let observed = |accumulator: &mut Accumulator| accumulator.noise_scale().unwrap().observations();
+    accumulator.measure_noise(Some(NoiseScale::new(0.9).unwrap()));
+    add(&mut accumulator, 10, 1.0);
+    assert!(accumulator.finish_batch(10).unwrap().norms().is_none());
+    assert_eq!(observed(&mut accumulator), 0, "one micro-batch tells nothing");
+    add(&mut accumulator, 4, 1.0);
+    accumulator.finish().unwrap();
+    assert_eq!(observed(&mut accumulator), 0, "nobody said of how many rows");
+    add(&mut accumulator, 4, f64::INFINITY);
+    accumulator.finish_batch(10).unwrap();
+    assert_eq!(observed(&mut accumulator), 0, "a batch that overflowed");
+    add(&mut accumulator, 4, 1.0);
+    let error = accumulator.finish_batch(2).unwrap_err();
+    assert!(matches!(error, AccumulateError::Rows { rows: 2, micro_batches: 3 }));
+    add(&mut accumulator, 4, 1.0);
+    accumulator.finish_batch(10).unwrap();
+    // Not read yet, but saved.
+    let saved = MemoryState::save(|v| accumulator.visit(v)).unwrap();
+    assert_eq!(observed(&mut accumulator), 1);
+    let mut other = Accumulator::new(parameters(&net));
+    other.measure_noise(Some(NoiseScale::new(0.9).unwrap()));
+    saved.load(|v| other.visit(v)).unwrap();
+    assert_eq!(other.noise_scale(), accumulator.noise_scale());
+    // A scaled loss has another tr Σ and |G|², and the same ratio.
+    let mut scaled = Accumulator::new(parameters(&net));
+    scaled.measure_noise(Some(NoiseScale::new(0.9).unwrap()));
+    add(&mut scaled, 4, 8.0);
+    scaled.finish_batch(10).unwrap();
+    let estimate = |accumulator: &mut Accumulator| accumulator.noise_scale().unwrap().estimate().unwrap();
+    let (plain, scaled) = (estimate(&mut accumulator), estimate(&mut scaled));
+    assert!((scaled.trace / plain.trace - 64.0).abs() < 1e-9);
+    assert!(plain.rows == scaled.rows || (scaled.rows / plain.rows - 1.0).abs() < 1e-9);
+    accumulator.measure_noise(None);
+    assert!(accumulator.noise_scale().is_none());
 }
 
 /// Autograd gives a sum's gradient as one number seen many times over, and two summands' gradients as one tensor.

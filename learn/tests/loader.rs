@@ -101,6 +101,37 @@ fn a_loader_resumes_behind_the_batch_it_gave_last() {
 }
 
 #[test]
+fn an_epoch_is_the_rest_of_the_present_one() {
+    let make = |source: FnRows<_>| {
+        let batches =
+            Batches::builder(Sequential::new(ROWS).unwrap(), ROWS, BatchSize::Fixed(20)).build().unwrap();
+        DeviceLoader::new(Loader::builder(source, batches).workers(1), Device::Cpu).unwrap()
+    };
+    let read = |broken: u64| {
+        FnRows::new(schema(), ROWS, move |at: At, cells: &mut RowMut<'_>| -> Result<(), RowCause> {
+            if at.row == broken { Err("torn".into()) } else { Ok(cells.write(2, &[at.row as i64])?) }
+        })
+    };
+    let mut loader = make(read(ROWS));
+    loader.next().unwrap();
+    for first in [20.0, 0.0, 0.0] {
+        let (mut rows, mut epoch) = (Vec::new(), loader.epoch());
+        while let Some(batch) = epoch.next() {
+            rows.extend(vector(&batch.unwrap()["label"]));
+        }
+        assert!(epoch.plan().ends_epoch && epoch.next().is_none());
+        assert_eq!(rows, (first as u64..ROWS).map(|row| row as f64).collect::<Vec<_>>());
+    }
+    // An error ends it; the next one is what is left behind the error.
+    let mut loader = make(read(25));
+    let mut epoch = loader.epoch();
+    assert!(epoch.next().unwrap().is_ok());
+    assert!(matches!(epoch.next(), Some(Err(LoadError::Row { row: 25, .. }))));
+    assert!(epoch.next().is_none());
+    assert_eq!(loader.epoch().next().unwrap().unwrap().rows(), 10);
+}
+
+#[test]
 fn errors_come_through() {
     let rows = FnRows::new(schema(), ROWS, |at: At, _: &mut RowMut<'_>| -> Result<(), RowCause> {
         Err(format!("no file for {}", at.row).into())

@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rl_learn::{
     Activation, BatchNorm1d, Device, Ema, Kind, MemoryState, Mlp, MlpConfig, Module, Optimizer,
-    OptimizerConfig, ParamGroup, ParamGroups, Phase, Rng, Role, Tensor, clip_value, gradients,
-    no_decay_on_biases_and_norms, no_grad, parameters, visit_module,
+    OptimizerConfig, OptimizerError, ParamGroup, ParamGroups, Phase, Rng, Role, Tensor, clip_value,
+    gradients, no_decay_on_biases_and_norms, no_grad, parameters, visit_module,
 };
 
 const STEPS: usize = 50;
@@ -377,15 +377,16 @@ fn what_does_not_fit_is_refused_in_one_line() {
     }
     let group = ParamGroup { rate_factor: f64::NAN, ..ParamGroup::default() };
     let groups = ParamGroups::default().with(group, parameter());
-    let why = Optimizer::with_groups(OptimizerConfig::adam(), groups).unwrap_err();
+    let why = Optimizer::with_groups(OptimizerConfig::adam(), groups).unwrap_err().to_string();
     assert_eq!(why, "rate_factor of parameter group 0 is NaN; it must be finite and at least 0");
-    assert!(Optimizer::with_groups(OptimizerConfig::adam(), ParamGroups::default()).is_err());
+    let none = Optimizer::with_groups(OptimizerConfig::adam(), ParamGroups::default());
+    assert!(matches!(none, Err(OptimizerError::NoParameters)));
     let gaps = Tensor::ones([4, 4], (Kind::Float, Device::Cpu)).narrow(1, 0, 2);
     let why = Optimizer::with_groups(OptimizerConfig::adam(), ParamGroups::one(vec![gaps])).unwrap_err();
-    assert!(why.contains("does not fill its memory"), "{why}");
+    assert!(why.to_string().contains("does not fill its memory"), "{why}");
     let mut optimizer = Optimizer::new(OptimizerConfig::adam(), parameter());
     let why = optimizer.set_group(1, ParamGroup::default()).unwrap_err();
-    assert_eq!(why, "there is no parameter group 1; the optimizer has 1, numbered from 0");
+    assert_eq!(why.to_string(), "there is no parameter group 1; the optimizer has 1, numbered from 0");
     let lamb = |max_trust_ratio| OptimizerConfig::Lamb {
         beta1: 0.9,
         beta2: 0.999,
@@ -506,4 +507,66 @@ fn rmsprop_in_f32_follows_f64() {
             }
         }
     }
+}
+
+/// What a step with a momentum of its own makes is what an optimizer configured with that momentum makes of the same state.
+#[test]
+fn a_momentum_that_is_set_counts_from_the_next_step_on_and_is_saved() {
+    let value = || Tensor::from_slice(&[1.0f64, -2.0, 3.0]);
+    let gradient = |step: i64| [Tensor::from_slice(&[0.5f64, 1.0, -1.0]) * (step as f64 + 1.0)];
+    let (dampening, weight_decay, nesterov) = (0.0, 0.01, false);
+    let sgd = |momentum| OptimizerConfig::Sgd { momentum, dampening, weight_decay, nesterov };
+    let adam = |beta1| OptimizerConfig::Adam { beta1, beta2: 0.999, eps: 1e-8, weight_decay };
+    let rms = |momentum| OptimizerConfig::RmsProp {
+        alpha: 0.99,
+        eps: 1e-8,
+        weight_decay,
+        momentum,
+        centered: false,
+    };
+    let lamb = |beta1| OptimizerConfig::Lamb {
+        beta1,
+        beta2: 0.999,
+        eps: 1e-6,
+        weight_decay,
+        bias_correction: true,
+        max_trust_ratio: None,
+    };
+    let lars = |momentum| OptimizerConfig::Lars {
+        momentum,
+        weight_decay,
+        trust_coefficient: 0.001,
+        eps: 1e-8,
+        nesterov: true,
+        clip: false,
+    };
+    let rules: [&dyn Fn(f64) -> OptimizerConfig; 5] = [&sgd, &adam, &rms, &lamb, &lars];
+    for rule in rules {
+        let (cycled, fixed) = (value(), value());
+        let mut optimizer = Optimizer::new(rule(0.9), vec![cycled.shallow_clone()]);
+        let mut other = Optimizer::new(rule(0.9), vec![fixed.shallow_clone()]);
+        assert_eq!(optimizer.momentum(), Some(0.9));
+        for each in [&mut optimizer, &mut other] {
+            each.set_learning_rate(0.1);
+            no_grad(|| each.step(&gradient(0))).unwrap();
+        }
+        assert_eq!(cycled, fixed);
+        optimizer.set_momentum(0.6).unwrap();
+        let saved = MemoryState::save(|v| optimizer.visit(v)).unwrap();
+        let configured = fixed.copy();
+        let mut resumed = Optimizer::new(rule(0.3), vec![configured.shallow_clone()]);
+        saved.load(|v| resumed.visit(v)).unwrap();
+        assert_eq!(resumed.momentum(), Some(0.6));
+        for each in [&mut optimizer, &mut other, &mut resumed] {
+            no_grad(|| each.step(&gradient(1))).unwrap();
+        }
+        assert_eq!(cycled, configured, "{:?}", rule(0.9));
+        assert_ne!(cycled, fixed, "{:?}", rule(0.9));
+        for wrong in [0.0, 1.0, -0.5, f64::NAN] {
+            assert!(matches!(optimizer.set_momentum(wrong), Err(OptimizerError::Momentum { .. })));
+        }
+    }
+    let mut without = Optimizer::new(sgd(0.0), vec![value()]);
+    assert_eq!(without.momentum(), None);
+    assert!(matches!(without.set_momentum(0.9), Err(OptimizerError::NoMomentum)));
 }

@@ -2,18 +2,24 @@
 //! printing them promises.
 
 use proptest::prelude::*;
-use rl_learn::{Anneal, Curve, CyclicMode, ScalingRule, Schedule};
+use rl_learn::{
+    Anneal, Curve, CyclicMode, Device, Kind, Optimizer, OptimizerConfig, ScalingRule, Schedule, Tensor,
+    no_grad,
+};
 use safetensors::SafeTensors;
 
 const BASE: f64 = 0.4;
 
-/// Every rate of PyTorch's, within 1e-6 of it.
-fn agrees(name: &str, schedule: &Schedule) {
+fn golden(name: &str) -> Vec<f64> {
     let file =
         SafeTensors::deserialize(include_bytes!("golden/schedules.safetensors")).expect("the file is whole");
     let view = file.tensor(name).unwrap_or_else(|_| panic!("the golden file has no '{name}'"));
-    let rates: Vec<f64> =
-        view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+    view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect()
+}
+
+/// Every rate of PyTorch's, within 1e-6 of it.
+fn agrees(name: &str, schedule: &Schedule) {
+    let rates = golden(name);
     assert!(rates.len() >= 20, "{name}: {} steps", rates.len());
     for (t, expected) in rates.iter().enumerate() {
         let found = schedule.at(t as u64);
@@ -60,6 +66,78 @@ fn every_form_of_one_cycle() {
     assert!(
         [49, 50, u64::MAX].iter().all(|t| (Schedule::one_cycle(BASE, 50).at(*t) / end - 1.0).abs() < 1e-9)
     );
+}
+
+#[test]
+fn the_momentum_that_goes_with_a_cycle() {
+    let one_cycle = |steps, warmup_fraction, anneal, three_phase| -> Schedule {
+        let (peak, start_divisor, end_divisor) = (BASE, 25.0, 1e4);
+        Curve::OneCycle { peak, steps, warmup_fraction, start_divisor, end_divisor, anneal, three_phase }
+            .into()
+    };
+    let cycles = [
+        ("one_cycle", Schedule::one_cycle(BASE, 50), 0.85, 0.95),
+        ("one_cycle_linear", one_cycle(37, 0.45, Anneal::Linear, false), 0.7, 0.9),
+        ("one_cycle_three_phase", one_cycle(41, 0.35, Anneal::Cosine, true), 0.85, 0.95),
+        ("triangular", cyclic(8, Some(5), CyclicMode::Triangular, 1.0), 0.8, 0.9),
+        ("triangular2", cyclic(7, None, CyclicMode::Triangular2, 1.0), 0.7, 0.95),
+        ("exp_range", cyclic(6, Some(9), CyclicMode::ExpRange, 0.97), 0.8, 0.9),
+    ];
+    for (name, rate, low, high) in cycles {
+        let momentum = rate.cycled_momentum(low, high).unwrap();
+        agrees(&format!("momentum_{name}"), &momentum);
+        momentum.check("momentum", low, high + 1e-12).unwrap();
+        assert!(
+            momentum.check("momentum", low + 0.001, 1.0).is_err()
+                && momentum.check("momentum", 0.0, high - 0.001).is_err()
+        );
+        // The batch is nothing to it.
+        assert_eq!(rate.scaled(ScalingRule::Linear, 32, 512).cycled_momentum(low, high).unwrap(), momentum);
+    }
+    assert_eq!(Schedule::from(0.1).cycled_momentum(0.85, 0.95), None);
+    assert_eq!(Schedule::cosine(0.1, 0.0, 9).cycled_momentum(0.85, 0.95), None);
+}
+
+/// 30 steps of PyTorch's optimizers whose `OneCycleLR` moves the rate and the momentum, or β₁.
+#[test]
+fn optimizers_trained_through_a_cycle_of_rate_and_momentum() {
+    let configs = [
+        (
+            "cycled_sgd",
+            OptimizerConfig::Sgd { momentum: 0.9, dampening: 0.0, weight_decay: 0.01, nesterov: false },
+        ),
+        ("cycled_adamw", OptimizerConfig::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }),
+        (
+            "cycled_rmsprop",
+            OptimizerConfig::RmsProp {
+                alpha: 0.99,
+                eps: 1e-8,
+                weight_decay: 0.0,
+                momentum: 0.9,
+                centered: false,
+            },
+        ),
+    ];
+    let rate = Schedule::one_cycle(0.1, 30);
+    let momentum = rate.cycled_momentum(0.85, 0.95).unwrap();
+    for (name, config) in configs {
+        let expected = golden(name);
+        let parameter = Tensor::from_slice(&[1.0f64, -2.0, 0.5, 3.0]);
+        let mut optimizer = Optimizer::new(config, vec![parameter.shallow_clone()]);
+        for step in 0..30u64 {
+            let place = Tensor::arange(4, (Kind::Double, Device::Cpu));
+            let gradient = &parameter * 0.5 + (place + 0.7 * step as f64).sin();
+            optimizer.set_learning_rate(rate.at(step));
+            optimizer.set_momentum(momentum.at(step)).unwrap();
+            no_grad(|| optimizer.step(&[gradient])).unwrap();
+            let found: Vec<f64> = Vec::try_from(&parameter).unwrap();
+            for (found, expected) in found.iter().zip(&expected[4 * step as usize..]) {
+                // The rate is a single float on the device, as PyTorch's is when it is a tensor; here PyTorch's is a double.
+                let apart = (found - expected).abs() / expected.abs().max(0.1);
+                assert!(apart <= 1e-6, "{name} at {step}: {found} and not {expected}");
+            }
+        }
+    }
 }
 
 #[test]

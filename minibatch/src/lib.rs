@@ -58,9 +58,12 @@ pub use collate::{
     stack_rows_into,
 };
 pub use dtype::Dtype;
+#[cfg(feature = "progress")]
+pub use loader::EpochBar;
 pub use loader::{
-    At, BatchMemory, FnRows, HostMemory, LoadError, Loaded, Loader, LoaderBuilder, MapRows, PlainMemory,
-    Progress, RowCause, RowMut, RowRef, Rows,
+    At, BatchMemory, Collate, FnCollate, FnRows, HostMemory, LoadError, Loaded, Loader, LoaderBuilder,
+    MapRows, NeighborCollate, Neighborhood, PackCollate, PadCollate, Pieces, PiecesCollate, PlainMemory,
+    Progress, RowCause, RowMut, RowRef, Rows, Selection, StackCollate, UnionCollate,
 };
 pub use memory_state::{MemoryState, Piece};
 pub use micro::{Micro, MicroError, micro_batches, micro_batches_weighted};

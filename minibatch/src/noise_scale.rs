@@ -58,19 +58,23 @@ impl NoiseScale {
     }
 
     /// Takes in one step: rows and squared norm of the mean gradient, of a small batch and of a big one at the same parameters.
-    /// Of several small batches of one size the norm is the mean of their squared norms. The small batches may be parts of the big one.
+    /// The small batches may be parts of the big one.
+    ///
+    /// Of K small batches of n₁ … n_K rows, the norm is Σ (nₖ/n)·|gₖ|² with n = Σ nₖ, and the rows are n/K, which need not be whole: that norm
+    /// has the expectation Σ (nₖ/n)·(|G|² + tr(Σ)/nₖ) = |G|² + tr(Σ)/(n/K). Where they are of one size it is the mean of their squared norms.
     ///
     /// # Errors
     /// [`NoiseError::Rows`] unless 0 < small rows < big rows, [`NoiseError::Norm`] for a norm that is negative or not finite
     /// (a step that overflowed); nothing is taken in then.
-    pub fn observe(&mut self, small: (u64, f64), big: (u64, f64)) -> Result<(), NoiseError> {
-        if small.0 == 0 || small.0 >= big.0 {
+    pub fn observe(&mut self, small: (f64, f64), big: (f64, f64)) -> Result<(), NoiseError> {
+        // Written so that NaN is refused too.
+        if !(small.0 > 0.0 && small.0 < big.0 && big.0.is_finite()) {
             return Err(NoiseError::Rows { small: small.0, big: big.0 });
         }
         if let Some(norm2) = [small.1, big.1].into_iter().find(|n| !(n.is_finite() && *n >= 0.0)) {
             return Err(NoiseError::Norm { norm2 });
         }
-        let (small_rows, big_rows) = (small.0 as f64, big.0 as f64);
+        let (small_rows, big_rows) = (small.0, big.0);
         let gradient2 = (big_rows * big.1 - small_rows * small.1) / (big_rows - small_rows);
         let trace = (small.1 - big.1) / (1.0 / small_rows - 1.0 / big_rows);
         let keep = self.decay;
@@ -119,13 +123,13 @@ pub enum NoiseError {
     },
     /// Batches that cannot be compared.
     #[error(
-        "batches of {small} and {big} rows were given; the small one needs at least 1 and fewer than the big one"
+        "batches of {small} and {big} rows were given; the small one needs more than 0 and fewer than the big one"
     )]
     Rows {
         /// Rows of the small batch.
-        small: u64,
+        small: f64,
         /// Rows of the big one.
-        big: u64,
+        big: f64,
     },
     /// No norm.
     #[error("a squared gradient norm is {norm2}; it must be finite and at least 0, so leave this step out")]
@@ -169,7 +173,7 @@ mod tests {
                 small2 += small.iter().map(|sum| (sum / 4.0).powi(2)).sum::<f64>() / 8.0;
                 big.iter_mut().zip(&small).for_each(|(big, small)| *big += small / 32.0);
             }
-            noise.observe((4, small2), (32, big.iter().map(|g| g * g).sum())).unwrap();
+            noise.observe((4.0, small2), (32.0, big.iter().map(|g| g * g).sum())).unwrap();
         }
         // One step's tr(Σ) is the unbiased variance of 8 means times 4: its own variance is 2·Σσᵢ⁴/7. One step's |G|² has, with
         // independent mean and variance of the eight, variance 4·ΣGᵢ²σᵢ²/32 + 2·Σσᵢ⁴/32²·(1 + 1/7). Over 4000 steps with almost equal weights
@@ -196,7 +200,7 @@ mod tests {
         assert_eq!(noise.estimate(), None);
         for _ in 0..3 {
             // |G|² = 2, tr(Σ) = 24.
-            noise.observe((4, 2.0 + 24.0 / 4.0), (12, 2.0 + 24.0 / 12.0)).unwrap();
+            noise.observe((4.0, 2.0 + 24.0 / 4.0), (12.0, 2.0 + 24.0 / 12.0)).unwrap();
             let found = noise.estimate().unwrap();
             assert!((found.rows - 12.0).abs() < 1e-9 && (found.trace - 24.0).abs() < 1e-9);
         }
@@ -206,15 +210,17 @@ mod tests {
     fn what_is_no_observation_changes_nothing() {
         let mut noise = NoiseScale::new(0.5).unwrap();
         assert!(matches!(NoiseScale::new(1.0), Err(NoiseError::Decay { .. })));
-        assert_eq!(noise.observe((4, 1.0), (4, 1.0)), Err(NoiseError::Rows { small: 4, big: 4 }));
-        assert_eq!(noise.observe((0, 1.0), (4, 1.0)), Err(NoiseError::Rows { small: 0, big: 4 }));
-        assert!(matches!(noise.observe((1, f64::INFINITY), (4, 1.0)), Err(NoiseError::Norm { .. })));
+        assert_eq!(noise.observe((4.0, 1.0), (4.0, 1.0)), Err(NoiseError::Rows { small: 4.0, big: 4.0 }));
+        assert_eq!(noise.observe((0.0, 1.0), (4.0, 1.0)), Err(NoiseError::Rows { small: 0.0, big: 4.0 }));
+        assert!(matches!(noise.observe((1.0, f64::INFINITY), (4.0, 1.0)), Err(NoiseError::Norm { .. })));
         assert_eq!(noise.observations(), 0);
-        noise.observe((1, 1.0), (4, 1.0)).unwrap();
-        noise.observe((1, 1.0), (4, 0.1)).unwrap();
+        assert!(matches!(noise.observe((f64::NAN, 1.0), (4.0, 1.0)), Err(NoiseError::Rows { .. })));
+        assert!(matches!(noise.observe((1.0, 1.0), (f64::INFINITY, 1.0)), Err(NoiseError::Rows { .. })));
+        noise.observe((1.0, 1.0), (4.0, 1.0)).unwrap();
+        noise.observe((1.0, 1.0), (4.0, 0.1)).unwrap();
         assert_eq!(noise.estimate().unwrap().batch_size(64), 4);
         let mut lost = NoiseScale::new(0.5).unwrap();
-        lost.observe((1, 4.0), (4, 0.5)).unwrap();
+        lost.observe((1.0, 4.0), (4.0, 0.5)).unwrap();
         assert_eq!(lost.estimate().unwrap().batch_size(64), 64, "|G|² is below 0: all noise");
         let saved = MemoryState::save(|v| noise.visit(v)).unwrap();
         saved.load(|v| lost.visit(v)).unwrap();

@@ -77,7 +77,7 @@ pub struct ReplayConfig {
     pub prioritized: bool,
     /// Exponent of the priorities: 0 is uniform, 1 proportional to the error.
     pub alpha: f64,
-    /// Exponent of the importance weights over environment steps: a number or { kind = "linear" or "exponential", start = X, end = Y, steps = N }.
+    /// Exponent of the importance weights over environment steps: a number or a schedule such as { kind = "linear", start = X, end = Y, steps = N }.
     pub beta: Schedule,
     /// Added to the magnitude of each temporal-difference error, so that no transition is never drawn again.
     pub priority_epsilon: f64,

@@ -1,5 +1,6 @@
 //! Which parameters share a learning rate and a weight decay.
 
+use super::OptimizerError;
 use crate::module::{Module, Role};
 use tch::Tensor;
 
@@ -22,14 +23,12 @@ impl Default for ParamGroup {
 }
 
 impl ParamGroup {
-    pub(super) fn check(&self, index: usize) -> Result<(), String> {
+    pub(super) fn check(&self, index: usize) -> Result<(), OptimizerError> {
         for (name, value) in
             [("rate_factor", self.rate_factor), ("weight_decay", self.weight_decay.unwrap_or(0.0))]
         {
             if !(value >= 0.0 && value.is_finite()) {
-                return Err(format!(
-                    "{name} of parameter group {index} is {value}; it must be finite and at least 0"
-                ));
+                return Err(OptimizerError::Group { index, name, value });
             }
         }
         Ok(())

@@ -6,11 +6,13 @@
 mod clip;
 mod config;
 mod ema;
+mod error;
 mod groups;
 mod optimizer;
 
 pub use clip::{clip_norm, clip_value};
 pub use config::OptimizerConfig;
 pub use ema::Ema;
+pub use error::OptimizerError;
 pub use groups::{ParamGroup, ParamGroups, no_decay_on_biases_and_norms};
 pub use optimizer::Optimizer;

@@ -1,6 +1,8 @@
 //! The optimizer: parameters, their state, and the step.
 
-use super::{OptimizerConfig, ParamGroup, ParamGroups, clip_norm, no_decay_on_biases_and_norms};
+use super::{
+    OptimizerConfig, OptimizerError, ParamGroup, ParamGroups, clip_norm, no_decay_on_biases_and_norms,
+};
 use crate::amp::Unscaled;
 use crate::module::{Module, gradients};
 use crate::shim::{self, ShimError, TensorList};
@@ -21,6 +23,8 @@ pub struct Optimizer {
     /// Named lists of one tensor a parameter, in the parameters' order: moments, momenta.
     slots: Vec<(&'static str, Vec<Tensor>)>,
     rate: f64,
+    /// μ or β₁ of the steps to come; `None` where none is kept.
+    momentum: Option<f64>,
     updates: u64,
 }
 
@@ -56,6 +60,18 @@ fn state_of(config: &OptimizerConfig) -> ([&'static str; 3], bool) {
     }
 }
 
+/// The momentum that a rule keeps, or the β₁ that does its work.
+fn momentum_of(config: &OptimizerConfig) -> Option<f64> {
+    match *config {
+        OptimizerConfig::Sgd { momentum, .. }
+        | OptimizerConfig::RmsProp { momentum, .. }
+        | OptimizerConfig::Lars { momentum, .. } => (momentum > 0.0).then_some(momentum),
+        OptimizerConfig::Adam { beta1, .. }
+        | OptimizerConfig::AdamW { beta1, .. }
+        | OptimizerConfig::Lamb { beta1, .. } => Some(beta1),
+    }
+}
+
 impl Optimizer {
     /// An optimizer of `parameters` (handles: they share the network's memory) in one group, with learning rate 0 until
     /// [`set_learning_rate`](Self::set_learning_rate). Biases and norms are decayed like the rest; [`for_module`](Self::for_module) spares them.
@@ -74,18 +90,19 @@ impl Optimizer {
     ///
     /// # Errors
     /// Those of [`with_groups`](Self::with_groups).
-    pub fn for_module(config: OptimizerConfig, module: &dyn Module) -> Result<Self, String> {
+    pub fn for_module(config: OptimizerConfig, module: &dyn Module) -> Result<Self, OptimizerError> {
         Self::with_groups(config, ParamGroups::split(module, no_decay_on_biases_and_norms))
     }
 
     /// An optimizer of parameters in groups, with learning rate 0 until [`set_learning_rate`](Self::set_learning_rate).
     ///
     /// # Errors
-    /// One line: there is no parameter, a group's number is out of range, or a parameter is a view with gaps.
-    pub fn with_groups(config: OptimizerConfig, groups: ParamGroups) -> Result<Self, String> {
+    /// [`OptimizerError::NoParameters`], [`OptimizerError::Group`] for a number out of range, and [`OptimizerError::Kernel`] for a parameter that is
+    /// a view with gaps.
+    pub fn with_groups(config: OptimizerConfig, groups: ParamGroups) -> Result<Self, OptimizerError> {
         let ParamGroups { parameters, group_of, groups } = groups;
         if parameters.is_empty() {
-            return Err("an optimizer needs a parameter; the groups have none".to_string());
+            return Err(OptimizerError::NoParameters);
         }
         for (index, group) in groups.iter().enumerate() {
             group.check(index)?;
@@ -125,8 +142,9 @@ impl Optimizer {
                 members,
             })
         });
-        let buckets = buckets.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-        Ok(Self { config, parameters, groups, buckets, slots, rate: 0.0, updates: 0 })
+        let buckets = buckets.collect::<Result<Vec<_>, _>>()?;
+        let momentum = momentum_of(&config);
+        Ok(Self { config, parameters, groups, buckets, slots, rate: 0.0, momentum, updates: 0 })
     }
 
     /// The trained tensors, in the order in which gradients are to come.
@@ -157,17 +175,36 @@ impl Optimizer {
         }
     }
 
+    /// The momentum of the steps to come: μ of SGD, RMSprop and LARS, β₁ of Adam, AdamW and LAMB. `None` where none is kept.
+    pub fn momentum(&self) -> Option<f64> {
+        self.momentum
+    }
+
+    /// Sets the momentum of the steps to come, for a cycle of it ([`Schedule::cycled_momentum`](crate::Schedule::cycled_momentum)). As in PyTorch,
+    /// Adam's bias is corrected with the β₁ of the step, 1 − β₁ᵗ.
+    ///
+    /// Unlike the learning rate it is a number of the call: libtorch's fused kernels take it no other way. So a captured CUDA graph
+    /// goes on with the momentum it was captured with.
+    ///
+    /// # Errors
+    /// [`OptimizerError::Momentum`] unless 0 < `momentum` < 1, [`OptimizerError::NoMomentum`] for a rule that was configured without.
+    pub fn set_momentum(&mut self, momentum: f64) -> Result<(), OptimizerError> {
+        if !(momentum > 0.0 && momentum < 1.0) {
+            return Err(OptimizerError::Momentum { value: momentum });
+        }
+        *self.momentum.as_mut().ok_or(OptimizerError::NoMomentum)? = momentum;
+        Ok(())
+    }
+
     /// Replaces a group's learning-rate factor, weight decay and adaptation from the next step on (a group is unfrozen, say).
     ///
     /// # Errors
-    /// One line: there is no such group, or a number is out of range.
-    pub fn set_group(&mut self, index: usize, group: ParamGroup) -> Result<(), String> {
+    /// [`OptimizerError::NoGroup`], and [`OptimizerError::Group`] for a number out of range.
+    pub fn set_group(&mut self, index: usize, group: ParamGroup) -> Result<(), OptimizerError> {
         group.check(index)?;
         let count = self.groups.len();
         let place = self.groups.get_mut(index);
-        *place.ok_or_else(|| {
-            format!("there is no parameter group {index}; the optimizer has {count}, numbered from 0")
-        })? = group;
+        *place.ok_or(OptimizerError::NoGroup { index, count })? = group;
         self.set_learning_rate(self.rate);
         Ok(())
     }
@@ -247,12 +284,13 @@ impl Optimizer {
         assert_eq!(gradients.len(), self.parameters.len(), "an optimizer takes one gradient a parameter");
         for bucket in &self.buckets {
             let group = &self.groups[bucket.group];
-            bucket.step(&self.config, group, gradients, found_inf, first)?;
+            let momentum = self.momentum.unwrap_or(0.0);
+            bucket.step(&self.config, group, momentum, gradients, found_inf, first)?;
         }
         Ok(())
     }
 
-    /// Shows moments, step counts, the learning rate and the groups' numbers. The parameters themselves belong to their network. Names do not
+    /// Shows moments, step counts, the learning rate, the momentum and the groups' numbers. The parameters themselves belong to their network. Names do not
     /// depend on the groups, but `groups` does: a state fits an optimizer with as many.
     ///
     /// # Errors
@@ -260,6 +298,9 @@ impl Optimizer {
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         scalar(visitor, "updates", &mut self.updates)?;
         scalar(visitor, "learning_rate", &mut self.rate)?;
+        if let Some(momentum) = &mut self.momentum {
+            scalar(visitor, "momentum", momentum)?;
+        }
         let default_decay = self.config.weight_decay();
         for (index, group) in self.groups.iter_mut().enumerate() {
             scope(visitor, &format!("groups.{index}"), |v| {
@@ -308,6 +349,7 @@ impl Bucket {
         &self,
         config: &OptimizerConfig,
         group: &ParamGroup,
+        momentum: f64,
         gradients: &[Tensor],
         found_inf: Option<&Tensor>,
         first: bool,
@@ -323,26 +365,26 @@ impl Bucket {
             found_inf,
         };
         match *config {
-            OptimizerConfig::Sgd { momentum, dampening, nesterov, .. } => {
+            OptimizerConfig::Sgd { dampening, nesterov, .. } => {
                 let rule = shim::Sgd { momentum, dampening, weight_decay, nesterov, first };
                 shim::step(&lists, &gradients, &rule)
             }
-            OptimizerConfig::RmsProp { alpha, eps, momentum, .. } => {
+            OptimizerConfig::RmsProp { alpha, eps, .. } => {
                 shim::step(&lists, &gradients, &shim::RmsProp { alpha, eps, weight_decay, momentum })
             }
-            OptimizerConfig::Adam { beta1, beta2, eps, .. }
-            | OptimizerConfig::AdamW { beta1, beta2, eps, .. } => {
+            OptimizerConfig::Adam { beta2, eps, .. } | OptimizerConfig::AdamW { beta2, eps, .. } => {
                 let decoupled = matches!(config, OptimizerConfig::AdamW { .. });
-                let rule = shim::Adam { beta1, beta2, weight_decay, eps, decoupled };
+                let rule = shim::Adam { beta1: momentum, beta2, weight_decay, eps, decoupled };
                 shim::step(&lists, &gradients, &rule)
             }
-            OptimizerConfig::Lars { momentum, trust_coefficient, eps, nesterov, clip, .. } => {
+            OptimizerConfig::Lars { trust_coefficient, eps, nesterov, clip, .. } => {
                 let rule =
                     shim::Lars { momentum, weight_decay, trust_coefficient, eps, nesterov, adapt, clip };
                 shim::step(&lists, &gradients, &rule)
             }
-            OptimizerConfig::Lamb { beta1, beta2, eps, bias_correction, max_trust_ratio, .. } => {
+            OptimizerConfig::Lamb { beta2, eps, bias_correction, max_trust_ratio, .. } => {
                 let max_ratio = max_trust_ratio.unwrap_or(f64::INFINITY);
+                let beta1 = momentum;
                 let rule = shim::Lamb { beta1, beta2, weight_decay, eps, max_ratio, bias_correction, adapt };
                 shim::step(&lists, &gradients, &rule)
             }

@@ -75,7 +75,7 @@ impl Schedule {
                 let inside = *warmup_fraction > 0.0 && *warmup_fraction <= most;
                 must(inside, "warmup_fraction", warmup_fraction, what)?;
                 for (name, divisor) in [("start_divisor", start_divisor), ("end_divisor", end_divisor)] {
-                    must(*divisor >= 1.0 && divisor.is_finite(), name, divisor, "be finite and at least 1")?;
+                    must(*divisor > 0.0 && divisor.is_finite(), name, divisor, "be finite and above 0")?;
                 }
                 Ok(())
             }
@@ -135,7 +135,8 @@ impl Schedule {
                 vec![(under("start"), *start), (key.to_string(), last)]
             }
             Curve::OneCycle { peak, start_divisor, end_divisor, .. } => {
-                vec![(under("peak"), *peak), (key.to_string(), peak / start_divisor / end_divisor)]
+                let first = peak / start_divisor;
+                vec![(under("peak"), *peak), (key.to_string(), first), (key.to_string(), first / end_divisor)]
             }
             Curve::Cyclic { low, high, .. } => vec![(under("low"), *low), (under("high"), *high)],
             Curve::Warmup { from, then, .. } => {

@@ -82,8 +82,8 @@ pub enum Curve {
         /// The counts at which it is, ascending.
         at: Vec<u64>,
     },
-    /// From peak/start_divisor up to the peak, and down to peak/(start_divisor·end_divisor) (Smith and Topin 2019). `OneCycleLR`
-    /// without its second cycle, of the momentum.
+    /// From peak/start_divisor up to the peak, and down to peak/(start_divisor·end_divisor) (Smith and Topin 2019). `OneCycleLR`;
+    /// [`cycled_momentum`](Self::cycled_momentum) is its second cycle. With divisors below 1 it goes down and up again.
     OneCycle {
         /// The highest value.
         peak: f64,
@@ -105,7 +105,8 @@ pub enum Curve {
         #[serde(default)]
         three_phase: bool,
     },
-    /// Triangles from `low` to `high` and back (Smith 2017). `CyclicLR` without its cycle of the momentum.
+    /// Triangles from `low` to `high` and back (Smith 2017). `CyclicLR`; [`cycled_momentum`](Self::cycled_momentum) is its cycle of
+    /// the momentum. With `high` below `low` the triangles hang down.
     Cyclic {
         /// Value at 0 and between two triangles.
         low: f64,
@@ -286,6 +287,33 @@ impl Curve {
             anneal: Anneal::Cosine,
             three_phase: false,
         }
+    }
+
+    /// The momentum, or β₁, that goes with this cycle of the learning rate: `high` where the rate is lowest, `low` where it is highest, at the same
+    /// counts and in the same form (Smith 2018, "A disciplined approach to neural network hyper-parameters", section 4.3). It is
+    /// what `OneCycleLR` (0.85 and 0.95 unless told otherwise) and `CyclicLR` (0.8 and 0.9) do with `cycle_momentum=True`. `None` for other
+    /// kinds, which have no cycle.
+    ///
+    /// [`Optimizer::set_momentum`](crate::Optimizer::set_momentum) takes its values.
+    ///
+    /// ```
+    /// use rl_learn::Curve;
+    /// let rate = Curve::one_cycle(0.1, 100);
+    /// let momentum = rate.cycled_momentum(0.85, 0.95).expect("it is a cycle");
+    /// assert!((momentum.at(0) - 0.95).abs() < 1e-12 && (momentum.at(29) - 0.85).abs() < 1e-12);
+    /// ```
+    pub fn cycled_momentum(&self, low: f64, high: f64) -> Option<Schedule> {
+        let mut momentum = self.clone();
+        match &mut momentum {
+            Curve::OneCycle { peak, start_divisor, end_divisor, .. } => {
+                (*peak, *start_divisor, *end_divisor) = (low, low / high, 1.0);
+            }
+            Curve::Cyclic { low: from, high: to, .. } => (*from, *to) = (high, low),
+            // The momentum does not depend on the batch.
+            Curve::Scaled { of: Schedule::Curve(of), .. } => return of.cycled_momentum(low, high),
+            _ => return None,
+        }
+        Some(momentum.into())
     }
 
     /// The value at count `t`.

@@ -87,6 +87,14 @@ impl Schedule {
         Curve::one_cycle(peak, steps).into()
     }
 
+    /// The momentum that goes with this cycle of the learning rate; see [`Curve::cycled_momentum`].
+    pub fn cycled_momentum(&self, low: f64, high: f64) -> Option<Schedule> {
+        match self {
+            Schedule::Constant(_) => None,
+            Schedule::Curve(curve) => curve.cycled_momentum(low, high),
+        }
+    }
+
     /// Triangles between `low` and `high`, `up` counts up and as many down ([`Curve::Cyclic`] has the other modes).
     pub fn triangular(low: f64, high: f64, up: u64) -> Self {
         Curve::Cyclic { low, high, up, down: None, mode: CyclicMode::Triangular, decay: 1.0 }.into()

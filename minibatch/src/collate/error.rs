@@ -202,3 +202,17 @@ pub enum CollateError {
         longest: usize,
     },
 }
+
+impl CollateError {
+    /// The place in the batch of the row that is at fault, where it is one row's.
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::RowColumns { position, .. }
+            | Self::RowBytes { position, .. }
+            | Self::NoRow { position, .. }
+            | Self::TooLong { position, .. }
+            | Self::EmptySequence { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+}

@@ -103,4 +103,22 @@ pub enum GraphError {
         /// Nodes of the graph.
         nodes: usize,
     },
+    /// A table of node features has not a row for each node.
+    #[error("the node features have {rows} rows and the graph has {nodes} nodes; give one row a node")]
+    NodeRows {
+        /// Rows of the features.
+        rows: u64,
+        /// Nodes of the graph.
+        nodes: usize,
+    },
+}
+
+impl GraphError {
+    /// The place in the batch of the graph or node that is at fault, where it is one's.
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::Differs { position, .. } | Self::Seed { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
 }

@@ -34,6 +34,14 @@ pub enum LoadError {
         /// What the panic says.
         message: String,
     },
+    /// The rows of a batch cannot be collated, and it is not the fault of one of them.
+    #[error("batch {step} cannot be collated: {cause}")]
+    Collate {
+        /// The batch's number since training began.
+        step: u64,
+        /// Why not.
+        cause: RowCause,
+    },
     /// The rows do not fit the batch.
     #[error(transparent)]
     Batch(#[from] BatchError),

@@ -47,8 +47,8 @@ impl BatchMemory for PlainMemory {
 /// What travels from the pool to a worker, to the caller and back.
 pub(super) struct Slot<H> {
     pub(super) plan: Plan,
-    /// The memory, and the rows that it has room for.
-    pub(super) host: Option<(H, usize)>,
+    /// The memory; none until a batch has been collated into it.
+    pub(super) host: Option<H>,
 }
 
 /// Slots that nobody uses.
@@ -100,21 +100,15 @@ impl<H> Loaded<H> {
         self.slot().plan.rows.len()
     }
 
-    /// The memory. Its first [`rows`](Self::rows) rows are the batch; it may have room for more.
+    /// What was collated, in host memory. Of stacked rows the first [`rows`](Self::rows) are the batch; there may be room for more.
     pub fn host(&self) -> &H {
-        &self.slot().host.as_ref().expect("a loaded batch has memory").0
+        self.slot().host.as_ref().expect("a loaded batch has memory")
     }
 
-    /// The memory, to write to.
+    /// The same, to write to.
     pub fn host_mut(&mut self) -> &mut H {
-        &mut self
-            .slot
-            .as_mut()
-            .expect("only drop takes it")
-            .host
-            .as_mut()
-            .expect("a loaded batch has memory")
-            .0
+        let slot = self.slot.as_mut().expect("only drop takes it");
+        slot.host.as_mut().expect("a loaded batch has memory")
     }
 }
 

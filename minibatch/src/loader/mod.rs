@@ -1,22 +1,34 @@
 //! Batches loaded ahead of need, on worker threads, into memory that is used again and again.
 
+mod collate;
 mod error;
+mod graphs;
 mod map;
 mod memory;
+#[cfg(feature = "progress")]
+mod progress_bar;
 mod queue;
+mod ragged;
 mod rows;
+mod stack;
 
+pub use collate::{Collate, FnCollate, Pieces, PiecesCollate, Selection};
 pub use error::{LoadError, RowCause};
+pub use graphs::{NeighborCollate, Neighborhood, UnionCollate};
 pub use map::{MapRows, RowRef};
 pub use memory::{BatchMemory, HostMemory, Loaded, PlainMemory};
+#[cfg(feature = "progress")]
+pub use progress_bar::EpochBar;
+pub use ragged::{PackCollate, PadCollate};
 pub use rows::{At, FnRows, RowMut, Rows};
+pub use stack::StackCollate;
 
 use crate::{Batches, StateError, StateVisitor};
 use queue::Shared;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Loads the batches that [`Batches`] draws from a source of [`Rows`].
+/// Loads the batches that [`Batches`] draws: from a source of [`Rows`], which are stacked, or as any [`Collate`] makes them.
 ///
 /// * With 0 workers (the default) a batch is loaded when it is asked for, on the caller's thread. Where rows are copied out
 ///   of memory that is the fastest: a small batch is copied in less time than a thread takes to wake up.
@@ -43,8 +55,8 @@ use std::thread::JoinHandle;
 /// } // each batch gives its memory back here
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Loader<M: BatchMemory + 'static = PlainMemory> {
-    shared: Arc<Shared<M>>,
+pub struct Loader<C: Collate + 'static = StackCollate> {
+    shared: Arc<Shared<C>>,
     threads: Vec<JoinHandle<()>>,
     progress: Progress,
     show: Option<Show>,
@@ -61,6 +73,8 @@ pub struct Progress {
     pub epoch_drawn: u64,
     /// Rows that the epoch has; `None` where there are no epochs.
     pub epoch_rows: Option<u64>,
+    /// Batches of that epoch, up to the one taken last.
+    pub epoch_batches: u64,
     /// Batches taken since training began.
     pub batches: u64,
     /// Rows that this loader has handed out, without padding.
@@ -68,16 +82,15 @@ pub struct Progress {
 }
 
 /// Settings of a [`Loader`].
-pub struct LoaderBuilder<M = PlainMemory> {
-    rows: Arc<dyn Rows>,
+pub struct LoaderBuilder<C = StackCollate> {
+    collate: C,
     batches: Batches,
     workers: usize,
     prefetch: Option<usize>,
-    memory: M,
     show: Option<Show>,
 }
 
-impl<M: BatchMemory + 'static> LoaderBuilder<M> {
+impl<C: Collate + 'static> LoaderBuilder<C> {
     /// Threads that load; 0 if not given, for the caller's own.
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -89,29 +102,29 @@ impl<M: BatchMemory + 'static> LoaderBuilder<M> {
         Self { prefetch: Some(batches.max(1)), ..self }
     }
 
-    /// Memory that batches are loaded into; [`PlainMemory`] if not given.
-    pub fn memory<N: BatchMemory + 'static>(self, memory: N) -> LoaderBuilder<N> {
-        let Self { rows, batches, workers, prefetch, show, .. } = self;
-        LoaderBuilder { rows, batches, workers, prefetch, memory, show }
-    }
-
-    /// Calls `show` with each batch that the caller takes, on the caller's thread: a progress bar sets its length to
-    /// `epoch_rows` and its position to `epoch_drawn`.
+    /// Calls `show` with each batch that the caller takes, on the caller's thread. The last call counts.
     pub fn on_progress(self, show: impl FnMut(&Progress) + Send + 'static) -> Self {
         Self { show: Some(Box::new(show)), ..self }
+    }
+
+    /// Shows each batch that the caller takes on `bar`, in place of [`on_progress`](Self::on_progress).
+    #[cfg(feature = "progress")]
+    pub fn progress_bar(self, bar: &EpochBar) -> Self {
+        let bar = bar.clone();
+        self.on_progress(move |progress| bar.show(progress))
     }
 
     /// The loader; its workers start at once.
     ///
     /// # Errors
     /// [`LoadError::Rows`] when batches and source have not the same number of rows, [`LoadError::Spawn`].
-    pub fn build(self) -> Result<Loader<M>, LoadError> {
-        let Self { rows, batches, workers, prefetch, memory, show } = self;
-        if batches.rows() != rows.rows() {
-            return Err(LoadError::Rows { batches: batches.rows(), source_rows: rows.rows() });
+    pub fn build(self) -> Result<Loader<C>, LoadError> {
+        let Self { collate, batches, workers, prefetch, show } = self;
+        if batches.rows() != collate.rows() {
+            return Err(LoadError::Rows { batches: batches.rows(), source_rows: collate.rows() });
         }
         let prefetch = prefetch.unwrap_or(workers.saturating_mul(2));
-        let shared = Arc::new(Shared::new(rows, memory, batches, prefetch));
+        let shared = Arc::new(Shared::new(collate, batches, prefetch));
         let progress = Progress::default();
         // Dropped in an early return, it joins what has been started.
         let mut loader = Loader { shared, threads: Vec::new(), progress, show };
@@ -125,33 +138,47 @@ impl<M: BatchMemory + 'static> LoaderBuilder<M> {
     }
 }
 
-impl Loader {
-    /// A loader of `rows` in the order of `batches`. To keep the rows for other uses too, give an `Arc` of them.
-    pub fn builder(rows: impl Rows + 'static, batches: Batches) -> LoaderBuilder {
-        LoaderBuilder {
-            rows: Arc::new(rows),
-            batches,
-            workers: 0,
-            prefetch: None,
-            memory: PlainMemory,
-            show: None,
-        }
+impl<M: BatchMemory + 'static> LoaderBuilder<StackCollate<M>> {
+    /// Memory that batches are loaded into; [`PlainMemory`] if not given.
+    pub fn memory<N: BatchMemory + 'static>(self, memory: N) -> LoaderBuilder<StackCollate<N>> {
+        let Self { collate, batches, workers, prefetch, show } = self;
+        LoaderBuilder { collate: collate.memory(memory), batches, workers, prefetch, show }
     }
 }
 
-impl<M: BatchMemory + 'static> Loader<M> {
+impl Loader {
+    /// A loader of `rows` of one shape, stacked, in the order of `batches`. To keep the rows for other uses too, give an `Arc` of them.
+    pub fn builder(rows: impl Rows + 'static, batches: Batches) -> LoaderBuilder {
+        Loader::collating(StackCollate::new(rows), batches)
+    }
+}
+
+impl<M: BatchMemory + 'static> Loader<StackCollate<M>> {
+    /// What a row holds.
+    pub fn schema(&self) -> &crate::Schema {
+        self.shared.collate().schema()
+    }
+}
+
+impl<C: Collate + 'static> Loader<C> {
+    /// A loader of what `collate` makes of the rows of `batches`.
+    pub fn collating(collate: C, batches: Batches) -> LoaderBuilder<C> {
+        LoaderBuilder { collate, batches, workers: 0, prefetch: None, show: None }
+    }
+
     /// The next batch, waiting for it if need be. There is always one: epochs follow each other, see [`epoch`](Self::epoch).
     ///
     /// # Errors
     /// [`LoadError`]. The batch is then passed over, and the next call gives the one behind it.
     #[expect(clippy::should_implement_trait, reason = "it never ends, and its items are errors too")]
-    pub fn next(&mut self) -> Result<Loaded<M::Host>, LoadError> {
+    pub fn next(&mut self) -> Result<Loaded<C::Output>, LoadError> {
         let slot = if self.threads.is_empty() { self.shared.load_here() } else { self.shared.take() }?;
         let plan = &slot.plan;
         self.progress = Progress {
             epoch: plan.epoch,
             epoch_drawn: plan.epoch_drawn,
             epoch_rows: plan.epoch_rows,
+            epoch_batches: plan.batch + 1,
             batches: plan.step + 1,
             rows: self.progress.rows + plan.real as u64,
         };
@@ -171,7 +198,7 @@ impl<M: BatchMemory + 'static> Loader<M> {
     ///     }
     /// }
     /// ```
-    pub fn epoch(&mut self) -> impl Iterator<Item = Result<Loaded<M::Host>, LoadError>> + '_ {
+    pub fn epoch(&mut self) -> impl Iterator<Item = Result<Loaded<C::Output>, LoadError>> + '_ {
         let mut ended = false;
         std::iter::from_fn(move || {
             if ended {
@@ -181,11 +208,6 @@ impl<M: BatchMemory + 'static> Loader<M> {
             ended = batch.as_ref().map_or(true, |batch| batch.plan().ends_epoch);
             Some(batch)
         })
-    }
-
-    /// What a row holds.
-    pub fn schema(&self) -> &crate::Schema {
-        self.shared.schema()
     }
 
     /// How far the caller is.
@@ -206,7 +228,7 @@ impl<M: BatchMemory + 'static> Loader<M> {
     }
 }
 
-impl<M: BatchMemory + 'static> Drop for Loader<M> {
+impl<C: Collate + 'static> Drop for Loader<C> {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {
@@ -216,7 +238,7 @@ impl<M: BatchMemory + 'static> Drop for Loader<M> {
     }
 }
 
-impl<M: BatchMemory + 'static> std::fmt::Debug for Loader<M> {
+impl<C: Collate + 'static> std::fmt::Debug for Loader<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loader")
             .field("workers", &self.threads.len())

@@ -1,14 +1,13 @@
 //! What the workers and the caller share: who loads which batch, and the order in which batches come out.
 
 use super::error::message;
-use super::memory::{BatchMemory, HostMemory, Pool, Slot};
-use super::{LoadError, Rows};
-use crate::{Batches, MemoryState, Plan, Schema, StateError, StateVisitor};
+use super::memory::{Pool, Slot};
+use super::{Collate, LoadError, Selection};
+use crate::{Batches, MemoryState, Plan, StateError, StateVisitor};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Outcome<H> = Result<Slot<H>, LoadError>;
 
@@ -18,13 +17,10 @@ type Outcome<H> = Result<Slot<H>, LoadError>;
 /// A whole batch to a worker, and not a part of each to all of them: those would meet twice a batch, which takes as long as a
 /// small batch itself (measured with two threads: 64 f32 × 256 rows came 1.2 to 6 times as fast by whole batches; for images the
 /// figures of a busy machine lie on both sides).
-pub(super) struct Shared<M: BatchMemory> {
-    source: Arc<dyn Rows>,
-    memory: M,
-    pool: Arc<Pool<M::Host>>,
-    /// Rows of the largest batch so far, at least 1.
-    largest: AtomicUsize,
-    queue: Mutex<Queue<M::Host>>,
+pub(super) struct Shared<C: Collate> {
+    collate: C,
+    pool: Arc<Pool<C::Output>>,
+    queue: Mutex<Queue<C::Output>>,
     /// There is room for another batch, or the end.
     room: Condvar,
     /// The batch at the front is done.
@@ -48,8 +44,8 @@ struct Queue<H> {
     stop: bool,
 }
 
-impl<M: BatchMemory> Shared<M> {
-    pub(super) fn new(source: Arc<dyn Rows>, memory: M, batches: Batches, prefetch: usize) -> Self {
+impl<C: Collate> Shared<C> {
+    pub(super) fn new(collate: C, batches: Batches, prefetch: usize) -> Self {
         let queue = Queue {
             batches,
             prefetch,
@@ -61,15 +57,14 @@ impl<M: BatchMemory> Shared<M> {
             stop: false,
         };
         let (room, done) = (Condvar::new(), Condvar::new());
-        let (pool, largest) = (Pool::new(prefetch), AtomicUsize::new(1));
-        Self { source, memory, pool, largest, queue: Mutex::new(queue), room, done }
+        Self { collate, pool: Pool::new(prefetch), queue: Mutex::new(queue), room, done }
     }
 
-    pub(super) fn schema(&self) -> &Schema {
-        self.source.schema()
+    pub(super) fn collate(&self) -> &C {
+        &self.collate
     }
 
-    pub(super) fn pool(&self) -> &Arc<Pool<M::Host>> {
+    pub(super) fn pool(&self) -> &Arc<Pool<C::Output>> {
         &self.pool
     }
 
@@ -108,7 +103,7 @@ impl<M: BatchMemory> Shared<M> {
     }
 
     /// The next batch, which a worker loads.
-    pub(super) fn take(&self) -> Outcome<M::Host> {
+    pub(super) fn take(&self) -> Outcome<C::Output> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(Some(_)) = queue.ahead.front() {
@@ -126,13 +121,13 @@ impl<M: BatchMemory> Shared<M> {
     }
 
     /// The next batch, loaded on this thread; for a loader without workers.
-    pub(super) fn load_here(&self) -> Outcome<M::Host> {
+    pub(super) fn load_here(&self) -> Outcome<C::Output> {
         let mut slot = self.pool.take();
         let planned = self.queue.lock().plan(&mut slot.plan);
         self.filled(planned, slot)
     }
 
-    fn filled(&self, planned: Result<(), LoadError>, mut slot: Slot<M::Host>) -> Outcome<M::Host> {
+    fn filled(&self, planned: Result<(), LoadError>, mut slot: Slot<C::Output>) -> Outcome<C::Output> {
         match planned.and_then(|()| self.fill(&mut slot)) {
             Ok(()) => Ok(slot),
             Err(error) => {
@@ -142,26 +137,22 @@ impl<M: BatchMemory> Shared<M> {
         }
     }
 
-    fn fill(&self, slot: &mut Slot<M::Host>) -> Result<(), LoadError> {
-        let Plan { rows, passes, step, .. } = &slot.plan;
-        let panicked = |panic: Box<dyn std::any::Any + Send>| LoadError::BatchPanicked {
-            step: *step,
-            message: message(&*panic),
-        };
-        let fill = AssertUnwindSafe(|| {
-            if slot.host.as_ref().is_none_or(|(_, room)| *room < rows.len()) {
-                // The old memory goes first, so that both need not fit.
-                slot.host = None;
-                // As for the largest so far, so that memory made for a small last batch need not be made again.
-                let room = self.largest.fetch_max(rows.len(), Ordering::Relaxed).max(rows.len());
-                slot.host = Some((self.memory.allocate(self.source.schema(), room)?, room));
+    fn fill(&self, slot: &mut Slot<C::Output>) -> Result<(), LoadError> {
+        let Slot { plan, host } = slot;
+        let fill = AssertUnwindSafe(|| self.collate.collate(&Selection::of(plan), host));
+        match catch_unwind(fill) {
+            Ok(Ok(())) if host.is_some() => Ok(()),
+            Ok(Ok(())) => {
+                let cause = "its collate function gave no batch and no error".into();
+                Err(LoadError::Collate { step: plan.step, cause })
             }
-            let (host, _) = slot.host.as_mut().expect("made above");
-            let mut view = host.view_mut();
-            view.check(self.source.schema(), rows.len())?;
-            self.source.gather(rows, passes, &mut view.rows_mut(0..rows.len()))
-        });
-        catch_unwind(fill).unwrap_or_else(|panic| Err(panicked(panic)))
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                // Nobody knows in what state it was left.
+                *host = None;
+                Err(LoadError::BatchPanicked { step: plan.step, message: message(&*panic) })
+            }
+        }
     }
 
     /// Shows the caller's position.
