@@ -74,7 +74,10 @@ fn run<C: Collate + 'static, T>(collate: C, workers: usize, see: impl Fn(&C::Out
         .collect()
 }
 
-fn padded(batch: &Padded) -> (Vec<usize>, Vec<f32>, Vec<u8>, Vec<i64>, Vec<i64>) {
+/// Shape, elements, mask, lengths and labels.
+type Seen = (Vec<usize>, Vec<f32>, Vec<u8>, Vec<i64>, Vec<i64>);
+
+fn padded(batch: &Padded) -> Seen {
     let x = batch.typed("x").unwrap().to_vec();
     let (mask, lengths) = (batch.mask("time").unwrap().to_vec(), batch.lengths("time").unwrap().to_vec());
     (batch.shape("x").unwrap().to_vec(), x, mask, lengths, batch.typed("label").unwrap().to_vec())
