@@ -356,11 +356,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_epochs_learn_the_digits_and_repeat_to_the_bit() {
+    fn four_epochs_learn_the_digits_and_repeat_to_the_bit() {
         device::set_threads(1);
-        let options = Options { seed: 7, epochs: 2, quiet: true, ..Options::default() };
+        let options = Options { seed: 7, epochs: 4, quiet: true, ..Options::default() };
         let score = train(&options).unwrap();
-        assert!(score.accuracy > 0.8, "{score:?}");
+        assert!(score.accuracy > 0.85, "{score:?}");
         assert_eq!(score, train(&options).unwrap());
         assert_ne!(score.loss, train(&Options { seed: 8, ..options }).unwrap().loss);
     }

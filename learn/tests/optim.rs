@@ -475,15 +475,15 @@ fn an_average_goes_into_the_network_and_out_again() {
 #[test]
 fn rmsprop_in_f32_follows_f64() {
     let sizes = [1, 7, 16, 17, 31, 33, 40_003];
-    for flags in 0..8 {
-        let [centered, momentum, decay] = [1, 2, 4].map(|bit| flags & bit != 0);
+    for flags in 0..4 {
+        let [momentum, decay] = [1, 2].map(|bit| flags & bit != 0);
         for alpha in [0.95, 0.25] {
             let config = OptimizerConfig::RmsProp {
                 alpha,
                 eps: 1e-2,
                 weight_decay: if decay { 0.05 } else { 0.0 },
                 momentum: if momentum { 0.5 } else { 0.0 },
-                centered,
+                centered: false,
             };
             let run = |kind| -> Vec<Tensor> {
                 let wave = |size: i64, phase: i64| {
