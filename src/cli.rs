@@ -110,6 +110,9 @@ pub struct Train {
     /// Print nothing while training
     #[arg(long)]
     pub quiet: bool,
+    /// Write where the time goes into FILE, as a trace for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -65,7 +65,8 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<()> {
 fn run_train(args: Train) -> Result<ExitCode> {
     let flags = args.keys.flags();
     let Keys { config: file, set, .. } = args.keys;
-    match train(&TrainArgs { file, set, flags, out: args.out, resume: args.resume, quiet: args.quiet })? {
+    let (out, resume, quiet, profile) = (args.out, args.resume, args.quiet, args.profile);
+    match train(&TrainArgs { file, set, flags, out, resume, quiet, profile })? {
         Ended::Done(folder, summary) => {
             print(format_args!("{summary}\nrun: {}\n", folder.display()))?;
             Ok(ExitCode::SUCCESS)
