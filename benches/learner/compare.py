@@ -4,7 +4,8 @@
     python compare.py --ours BINARY --python PYTHON [--cases cpu|gpu|tiny] [--peers NAME,...] [--device D] [--cpu N]
                       [--rounds N] [--seconds S] [--lines FILE] [--document FILE]
 
-A round is one window of each. A ratio is the median over the rounds of our rate divided by the peer's in the same round: both
+A round is one window of each. On one core (--cpu) a rate is updates a second of that core's time, as the kernel accounts it to the
+process: work of others that comes in between does not count. A ratio is the median over the rounds of our rate divided by the peer's in the same round: both
 are measured within seconds, and machines that are shared differ from minute to minute. The table goes to standard output, and
 into --document between its markers; --lines has each case and learner as a line of JSON. scripts/bench-learner and
 scripts/bench-gpu call this; it needs nothing but Python's own library.
@@ -85,7 +86,7 @@ class Learner:
 
     def __init__(self, name, command):
         self.name, self.version, self.why, self.report = name, "", None, None
-        self.rates, self.ratios, self.said = [], [], queue.Queue()
+        self.rates, self.ratios, self.shares, self.said = [], [], [], queue.Queue()
         one = {f"{pool}_NUM_THREADS": "1" for pool in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
         jax = dict(JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
         self.errors = []
@@ -137,10 +138,17 @@ class Learner:
             self.why = rest if word == "cannot" else f"it said {line!r} instead of being ready"
             self.process.kill()
 
-    def window(self, seconds):
-        """Updates a second, or None."""
+    def cpu_seconds(self):
+        """Processor time that the process has used, all its threads together."""
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            user, system = f.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def window(self, seconds, of_core):
+        """Updates a second, or with `of_core` a second of processor time; or None."""
         if self.why:
             return None
+        begin, used = time.monotonic(), self.cpu_seconds()
         try:
             self.process.stdin.write(f"window {seconds}\n")
             self.process.stdin.flush()
@@ -153,6 +161,9 @@ class Learner:
             self.why, rate = f"it answered {line!r} instead of a rate", None
             self.process.kill()
         if rate:
+            share = (self.cpu_seconds() - used) / (time.monotonic() - begin)
+            self.shares.append(share)
+            rate = rate / share if of_core and share > 0 else rate
             self.rates.append(rate)
         return rate
 
@@ -188,7 +199,7 @@ def measure(case, a):
         learner.ready()
     for round in range(1, a.rounds + 1):
         print(f"{title(case)}: round {round} of {a.rounds}", file=sys.stderr)
-        rates = [learner.window(a.seconds) for learner in learners]
+        rates = [learner.window(a.seconds, a.cpu is not None) for learner in learners]
         ours = next((rate for learner, rate in zip(learners, rates) if rate and learner.name.startswith("ours")), None)
         for learner, rate in zip(learners, rates):
             if ours and rate:
@@ -208,6 +219,7 @@ def lines(case, learners):
         yield dict(
             case=title(case), **case, learner=learner.name, version=learner.version, not_measured=learner.why,
             updates_per_s=median(learner.rates) if known else None, ours_by_it=median(learner.ratios) if known else None,
+            cpu_share=median(learner.shares) if known else None,
             report=learner.report,
         )
 
