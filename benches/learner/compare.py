@@ -35,8 +35,8 @@ def ddpg(batch, hidden="400,300"):
     return dict(algo="ddpg", batch=batch, hidden=hidden, obs=3, actions=1)
 
 
-def cnn(batch, **more):
-    return dict(algo="dqn", batch=batch, network="nature-cnn", actions=6, **more)
+def cnn(batch, capacity=10_000):
+    return dict(algo="dqn", batch=batch, network="nature-cnn", actions=6, capacity=capacity)
 
 
 CASES = {
@@ -68,9 +68,9 @@ def flags(case, **more):
     return [part for key, value in {**case, **more}.items() for part in (f"--{key}", str(value))]
 
 
-def variants(cases):
-    """Ours, as (name, more arguments), the one that the ratios are of first."""
-    if cases != "gpu":
+def variants(device):
+    """Ours, as (name, more arguments). The ratios are of the first that can be measured."""
+    if not (device or "").startswith("cuda"):
         return [("ours", [])]
     # What a binary or a learner does not offer says so, and is left out.
     ways = [("on", "device"), ("on", "host"), ("off", "device"), ("off", "host")]
@@ -78,7 +78,7 @@ def variants(cases):
     return [
         (f"ours, {said[graph]}, rows on the {where}", ["--set", f"learner.cuda_graph={graph}", "--set", f"replay.device={where}"])
         for graph, where in ways
-    ]
+    ] + [("ours, as it comes", [])]
 
 
 class Learner:
@@ -189,7 +189,7 @@ def measure(case, a):
     """All learners on one case: the list of them, ours first."""
     more = dict(device=a.device) if a.device else {}
     learners = []
-    for name, extra in variants(a.cases):
+    for name, extra in variants(a.device):
         # The peers have no double Q-learning, and n-step returns cost nothing here.
         extra = extra + (["--set", "agent.double=false"] if case["algo"] == "dqn" else [])
         learners.append(Learner(name, [a.ours, "bench", "learner", "--serve", "--json", *flags(case, **more), *extra]))
@@ -207,6 +207,17 @@ def measure(case, a):
     for learner in learners:
         learner.end()
     return learners
+
+
+def kernels(case, a):
+    """Launches and their time in one update of PyTorch's eager learner: the floor that kernels set for the same arithmetic."""
+    command = [a.python, str(HERE / "peer.py"), "--peer", "torch", "--kernels", *flags(case, device=a.device or "cpu")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        print(f"{title(case)}: no kernel times: {(done.stderr.splitlines() or ['nothing said'])[-1]}", file=sys.stderr)
+        return {}
 
 
 def median(values):
@@ -228,7 +239,7 @@ def number(value):
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def table(results):
+def table(results, floors):
     heads = [title(case) for case, _ in results]
     rows = [["updates/s (ours by it)", *heads], ["---", *["---:"] * len(heads)]]
     names = list(dict.fromkeys(learner.name for _, learners in results for learner in learners))
@@ -266,6 +277,11 @@ def table(results):
     rows.append(["our share of it", *ours("gflop_per_s", lambda r: f"{r['gflop_per_s'] / r['matmul_gflop_per_s']:.2f}")])
     rows.append(["ours: operator calls an update", *ours("kernel_calls", lambda r: f"{r['kernel_calls']}")])
     rows.append(["ours: waits of the host an update", *ours("host_syncs", lambda r: f"{r['host_syncs']}")])
+    floor = lambda case: floors.get(title(case))
+    rows.append([
+        "PyTorch's kernels alone, eager",
+        *[f"{number(floor(case)['kernel_us'])} µs, {number(floor(case)['launches'])} launches" if floor(case) else "–" for case, _ in results],
+    ])
     rows = [row for row in rows if any(cell != "–" for cell in row[1:])]
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
     return text + ("\nNot measured:\n\n" + "\n".join(dict.fromkeys(why)) + "\n" if why else "")
@@ -332,6 +348,7 @@ def main():
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--kernels", action="store_true", help="PyTorch's kernel times beside")
     parser.add_argument("--lines")
     parser.add_argument("--document")
     parser.add_argument("--name", default="bench-learner")
@@ -339,15 +356,17 @@ def main():
     a.peers = PEERS[a.cases] if a.peers is None else a.peers
     if a.cpu is not None:
         os.sched_setaffinity(0, [a.cpu])
-    before, results = load(), []
+    before, results, floors = load(), [], {}
     for case in CASES[a.cases]:
         results.append((case, measure(case, a)))
+        if a.kernels:
+            floors[title(case)] = kernels(case, a)
         if a.lines:
             with open(a.lines, "a") as f:
                 for line in lines(*results[-1]):
                     f.write(json.dumps(line) + "\n")
     where = "" if a.cpu is None else ", all of them on one core"
-    text = heading(f"{a.rounds} rounds, windows of {a.seconds:g} s{where}", before, a.device) + "\n" + table(results)
+    text = heading(f"{a.rounds} rounds, windows of {a.seconds:g} s{where}", before, a.device) + "\n" + table(results, floors)
     print(text)
     if a.document:
         write(a.document, a.name, text)

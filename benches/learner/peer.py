@@ -338,6 +338,21 @@ def window(update, count, wait, seconds):
     return calls * count / (clock() - start)
 
 
+def kernels(update, wait, cuda, updates=20):
+    """Launches of one update and their time on the device; on a CPU operators take the kernels' place."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+        for _ in range(updates):
+            update()
+        wait()
+    kind = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
+    found = [event for event in recorded.events() if event.device_type == kind]
+    time_of = (lambda event: event.self_device_time_total) if cuda else (lambda event: event.self_cpu_time_total)
+    return dict(kernel_us=sum(map(time_of, found)) / updates, launches=len(found) / updates)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", required=True, choices=PEERS)
@@ -351,6 +366,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--double", action="store_true")
     parser.add_argument("--capacity", type=int, default=100_000)
+    parser.add_argument("--kernels", action="store_true", help="print one update's launches and their time instead")
     a = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints by itself is no answer
@@ -362,6 +378,11 @@ def main():
             update()
     except (Cannot, ImportError) as reason:
         print("cannot", " ".join(str(reason).split()), file=answers)
+        return
+    if a.kernels:
+        import json
+
+        print(json.dumps(kernels(update, wait, a.device.startswith("cuda"))), file=answers)
         return
     print("ready", importlib.metadata.version(PEERS[a.peer]), file=answers)
     for line in sys.stdin:

@@ -145,7 +145,9 @@ def table(runs, cases):
         row = [NAMES.get(learner, learner)]
         for case in cases:
             mine = {run.seed: run for run in runs if run.learner == learner and run.case == case}
-            ours = {run.seed: run.figure() for run in runs if run.learner == OURS and run.case == case}
+            # Of ours that did not get there a ratio says nothing.
+            there = [run for run in runs if run.learner == OURS and run.case == case and (case != "threshold" or run.reached)]
+            ours = {run.seed: run.figure() for run in there}
             figures = {seed: run.figure() for seed, run in mine.items() if run.figure()}
             whys = {run.why for run in mine.values() if run.why}
             notes += [f"* {NAMES.get(learner, learner)}, {TITLES[case]}: {why}" for why in sorted(whys)]
