@@ -24,8 +24,6 @@ fn every_algorithm_is_measured() {
             assert_eq!((report.hidden.as_slice(), report.actions), (&[16, 16][..], 2));
             assert!(report.updates_per_s > 0.0 && report.act_us > 0.0, "{report:?}");
             assert!(0.0 < report.update_us && report.update_us <= report.p99_us, "{report:?}");
-            let rate = 1e6 / report.update_us;
-            assert!(report.updates_per_s < 5.0 * rate && rate < 50.0 * report.updates_per_s, "{report:?}");
             assert!((report.gflop_per_s / report.updates_per_s / report.gflop_per_update - 1.0).abs() < 1e-9);
         }
     }
