@@ -2,6 +2,7 @@
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rl_train::bench::learner::{self, NetworkKind};
 use rl_train::bench::replay::{MIN_REPEATS, Op, Workload};
 use rl_train::error::{CommandError, Result};
 use rl_train::run::Which;
@@ -109,6 +110,9 @@ pub struct Train {
     /// Print nothing while training
     #[arg(long)]
     pub quiet: bool,
+    /// Write where the time goes into FILE, as a trace for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -153,6 +157,8 @@ pub struct Play {
 pub enum Bench {
     /// The replay buffer: transitions inserted, drawn and updated a second
     Replay(BenchReplay),
+    /// A learner: updates a second from a full buffer
+    Learner(BenchLearner),
 }
 
 #[derive(Args)]
@@ -193,6 +199,73 @@ pub struct BenchReplay {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchLearner {
+    /// Algorithm
+    #[arg(long, value_name = "NAME")]
+    pub algo: String,
+    /// Rows of a mini-batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Width of each hidden layer [default: the algorithm's]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    pub hidden: Option<Vec<i64>>,
+    /// Elements of an observation
+    #[arg(long, value_name = "N", default_value_t = 17)]
+    pub obs: usize,
+    /// Discrete actions to choose from, or elements of a continuous one
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub actions: usize,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    pub device: Option<String>,
+    /// What the algorithm sees through
+    #[arg(long, default_value = "mlp")]
+    pub network: NetworkKind,
+    /// Threads that libtorch may use inside one operation
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: u32,
+    /// Draw by priority, and write priorities back
+    #[arg(long)]
+    pub prioritized: bool,
+    /// Transitions in the buffer [default: 100,000; 10,000 for nature-cnn]
+    #[arg(long, value_name = "N")]
+    pub capacity: Option<usize>,
+    /// Set another key, for example agent.double=false; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Length of the measurement, all repeats together
+    #[arg(long, value_name = "S", default_value_t = 2.5)]
+    pub seconds: f64,
+    /// Windows measured; the one with the median rate is reported
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(learner::MIN_REPEATS as i64..))]
+    pub repeats: u32,
+    /// Take turns with others: measure whenever a line `window SECONDS` comes on standard input
+    #[arg(long, conflicts_with_all = ["seconds", "repeats"])]
+    pub serve: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BenchLearner {
+    /// The flags that stand for configuration keys.
+    pub fn flags(&self) -> Vec<(&'static str, Value)> {
+        let images = self.network == NetworkKind::NatureCnn;
+        let capacity = self.capacity.unwrap_or(if images { 10_000 } else { 100_000 });
+        let mut flags = vec![
+            ("train.batch_size", Value::Integer(self.batch.into())),
+            ("threads", Value::Integer(self.threads.into())),
+            ("replay.capacity", Value::Integer(capacity.max(self.batch as usize) as i64)),
+            ("replay.prioritized", Value::Boolean(self.prioritized)),
+        ];
+        flags.extend(self.device.clone().map(|device| ("device", Value::String(device))));
+        let widths = |hidden: &Vec<i64>| hidden.iter().map(|&width| Value::Integer(width)).collect();
+        flags.extend(self.hidden.as_ref().map(|hidden| ("agent.hidden", Value::Array(widths(hidden)))));
+        flags
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

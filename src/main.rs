@@ -2,12 +2,13 @@
 
 mod cli;
 
-use cli::{Bench, BenchReplay, Command, Eval, Keys, Listed, Play, Train};
+use cli::{Bench, BenchLearner, BenchReplay, Command, Eval, Keys, Listed, Play, Train};
 use rl_learn::device;
 use rl_replay::ReplayError;
+use rl_train::bench::learner::LearnerBench;
 use rl_train::bench::peers;
 use rl_train::bench::replay::{BenchError, ReplayBench};
-use rl_train::config::{Layers, from_run, resolve, to_toml};
+use rl_train::config::{Layers, from_run, resolve, to_toml, without_env};
 use rl_train::error::{CommandError, Result, io, usage};
 use rl_train::evaluation::evaluate;
 use rl_train::play::{Screen, play};
@@ -48,6 +49,7 @@ fn run() -> Result<ExitCode> {
         Command::Eval(args) => run_eval(&args),
         Command::Play(args) => run_play(&args),
         Command::Bench(Bench::Replay(args)) => bench_replay(&args),
+        Command::Bench(Bench::Learner(args)) => bench_learner(&args),
         Command::List { what } => list(what),
         Command::Config { keys } => print_config(&keys),
         Command::Report { runs, svg } => print_report(&runs, svg.as_deref()),
@@ -63,7 +65,8 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<()> {
 fn run_train(args: Train) -> Result<ExitCode> {
     let flags = args.keys.flags();
     let Keys { config: file, set, .. } = args.keys;
-    match train(&TrainArgs { file, set, flags, out: args.out, resume: args.resume, quiet: args.quiet })? {
+    let (out, resume, quiet, profile) = (args.out, args.resume, args.quiet, args.profile);
+    match train(&TrainArgs { file, set, flags, out, resume, quiet, profile })? {
         Ended::Done(folder, summary) => {
             print(format_args!("{summary}\nrun: {}\n", folder.display()))?;
             Ok(ExitCode::SUCCESS)
@@ -182,6 +185,38 @@ fn bench_replay(args: &BenchReplay) -> Result<ExitCode> {
     if !others.is_empty() {
         print(format_args!("\n{}", peers::table(report.transitions_per_s, &others)))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench_learner(args: &BenchLearner) -> Result<ExitCode> {
+    let bench = LearnerBench {
+        config: without_env(&args.algo, &args.set, args.flags())?,
+        network: args.network,
+        obs: args.obs,
+        actions: args.actions,
+        seconds: args.seconds,
+        repeats: args.repeats as usize,
+    };
+    let report = if args.serve {
+        bench.serve(std::io::stdin().lock(), std::io::stdout().lock())?
+    } else {
+        Some(bench.run(|line| drop(writeln!(std::io::stderr(), "{line}")))?)
+    };
+    let Some(report) = report else { return Ok(ExitCode::SUCCESS) };
+    if args.json {
+        print(format_args!("{}\n", serde_json::to_string(&report).expect("plain data")))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(format_args!(
+        "{:.0} updates/s; an update {:.1} µs (median), {:.1} µs (99th percentile); acting {:.1} µs\n",
+        report.updates_per_s, report.update_us, report.p99_us, report.act_us
+    ))?;
+    print(format_args!(
+        "matrix products: {:.2} MFLOP an update, {:.1} GFLOP/s; beside it, one large product: {:.1} GFLOP/s\n",
+        report.gflop_per_update * 1e3,
+        report.gflop_per_s,
+        report.matmul_gflop_per_s
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use crate::run::{RunFolder, Summary, Which};
 use crate::signals::StopRequest;
 use crate::trainer::Trainer;
 use rl_learn::device;
+use rl_learn::profile::{self, Profile};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub struct TrainArgs {
     pub resume: Option<PathBuf>,
     /// `--quiet`
     pub quiet: bool,
+    /// `--profile`
+    pub profile: Option<PathBuf>,
 }
 
 /// How training ended.
@@ -53,6 +56,8 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     };
     let device = device::choose(&config.device)?;
     device::set_threads(config.threads);
+    // Written to its end however training ends.
+    let profile = args.profile.as_deref().map(start_profile).transpose()?;
     let mut trainer = Trainer::new(config.clone(), device)?;
     let (run, metrics, wall_before) = match run {
         Some(run) => {
@@ -100,10 +105,15 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     session.run.save(Which::Latest, &mut session.trainer)?;
     let folder = session.run.path().to_path_buf();
     let summary = session.finish(&device::name(device), &stop)?;
+    profile.map_or(Ok(()), Profile::finish).map_err(io("cannot write the profile"))?;
     Ok(match (summary, stop.exit_code()) {
         (Some(summary), _) => Ended::Done(folder, Box::new(summary)),
         (None, code) => Ended::Interrupted(folder, code.unwrap_or(1) as u8),
     })
+}
+
+fn start_profile(path: &Path) -> Result<Profile> {
+    Profile::start(path).or_else(|e| usage(format!("cannot write the profile {}: {e}", path.display())))
 }
 
 /// The configuration of the run to go on with. What would make it another run is refused.
@@ -156,13 +166,13 @@ impl Session {
             // With several environments side by side a step may pass a multiple without hitting it.
             let due = |every: u64| every > 0 && now / every > before / every;
             if due(config.train.log_every) {
-                self.log()?;
+                profile::time("log", || self.log())?;
             }
             if due(config.eval.every) {
-                self.evaluate(config.eval.episodes)?;
+                profile::time("evaluate", || self.evaluate(config.eval.episodes))?;
             }
             if due(config.train.checkpoint_every) {
-                self.run.save(Which::Latest, &mut self.trainer)?;
+                profile::time("checkpoint", || self.run.save(Which::Latest, &mut self.trainer))?;
             }
             let (trainer, scalars) = (&self.trainer, &self.scalars);
             self.progress.update(now, || snapshot(trainer, scalars));

@@ -8,7 +8,8 @@ use crate::wiring::{Stream, build_agent, build_replay, rng, schema, spaces};
 use rand::Rng as _;
 use rl_envs::{Obs, VecEnv};
 use rl_learn::{
-    Agent, Device, Learner, LearnerError, Mode, StateError, StateVisitor, Update, scalar, scope, value,
+    Agent, Device, Learner, LearnerError, Mode, StateError, StateVisitor, Update, profile, scalar, scope,
+    value,
 };
 use rl_replay::{NStep, Replay, Step, Writer};
 use std::collections::VecDeque;
@@ -97,14 +98,14 @@ impl Trainer {
             true => Mode::Random,
             false => Mode::Explore { env_steps: self.env_steps },
         };
-        let actions = self.agent.act(&observations(&self.envs), mode)?;
+        let actions = profile::time("act", || self.agent.act(&observations(&self.envs), mode))?;
         if actions.is_floating_point() && actions.isfinite().all().int64_value(&[]) == 0 {
             return Err(self.diverged("an action is not finite"));
         }
         self.acted_on.clear();
         self.acted_on.extend_from_slice(obs_bytes(self.envs.observations()));
-        let actions = step(&mut self.envs, &actions)?;
-        self.insert(&actions)?;
+        let actions = profile::time("env", || step(&mut self.envs, &actions))?;
+        profile::time("insert", || self.insert(&actions))?;
 
         let before = self.env_steps;
         self.env_steps += self.envs.len() as u64;

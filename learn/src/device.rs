@@ -94,6 +94,14 @@ pub fn set_threads(threads: u32) {
     tch::set_num_threads(threads as i32);
 }
 
+/// Waits until `device` has done all that it was told to; the CPU always has. For measuring: nothing on the way of an update
+/// needs it.
+pub fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The machinery around an algorithm: draw, stage, update, write priorities back.
 
 use crate::agent::{Agent, AgentError, Update};
+use crate::profile;
 use crate::staging::Staging;
 use rl_minibatch::{
     Drawn, Rng, StateError, StateVisitor, WeightNorm, importance_weights, scalar, scope, value,
@@ -43,6 +44,7 @@ impl Learner {
     /// When there is nothing to draw from, when libtorch fails, and [`LearnerError::Diverged`] when a temporal-difference error
     /// that should become a priority is not finite.
     pub fn update(&mut self, agent: &mut dyn Agent, beta: f64) -> Result<Update, LearnerError> {
+        let sampling = profile::span("sample");
         let rows = self.staging.rows();
         let (mut columns, weight) = self.staging.host_mut();
         self.reader.sample_into(&mut self.rng, rows, &mut columns, &mut self.drawn)?;
@@ -50,8 +52,11 @@ impl Learner {
         if self.prioritized {
             importance_weights(&self.drawn, beta, WeightNorm::BatchMax, weight);
         }
-        let update = agent.learn(self.staging.upload())?;
+        drop(sampling);
+        let batch = profile::time("stage", || self.staging.upload());
+        let update = profile::time("update", || agent.learn(batch))?;
         if self.prioritized {
+            let _span = profile::span("write-back");
             let next = (self.drawn.rows.clone(), update.td_error.shallow_clone());
             if let Some((keys, td_error)) = self.pending.replace(next) {
                 let magnitudes = to_host(&td_error)?;

@@ -30,6 +30,7 @@ mod module;
 mod norm;
 mod optim;
 mod pipeline;
+pub mod profile;
 mod reduce;
 mod rnn;
 mod schedule;

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod gather;
+pub mod learner;
 mod measure;
 pub mod peers;
 pub mod replay;

@@ -80,6 +80,24 @@ pub fn from_run(run: &Path, flags: Vec<(&'static str, Value)>) -> Result<Config>
     finish(table, &path.display().to_string())
 }
 
+/// The defaults of `algo` with `set` and `flags` over them, for a learner that no environment feeds.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn without_env(algo: &str, set: &[String], flags: Vec<(&'static str, Value)>) -> Result<Config> {
+    let algo = find_algo(algo)?;
+    let known = keys(algo);
+    let mut table =
+        Table::try_from(Config::defaults(algo, "none")).map_err(|e| CommandError::Failed(e.to_string()))?;
+    for pair in set {
+        let over = parse_set(pair)?;
+        check_keys(&format!("--set {pair}"), &over, &known)?;
+        merge(&mut table, over, "");
+    }
+    flags.into_iter().for_each(|(key, value)| merge(&mut table, nested(key, value), ""));
+    finish(table, "the configuration")
+}
+
 fn finish(table: Table, source: &str) -> Result<Config> {
     let config: Config =
         table.try_into().map_err(|e: toml::de::Error| CommandError::Usage(format!("{source}: {e}")))?;

@@ -9,7 +9,7 @@ mod layers;
 mod presets;
 
 pub use document::to_toml;
-pub use layers::{Layers, from_run, resolve};
+pub use layers::{Layers, from_run, resolve, without_env};
 pub use presets::presets;
 
 use crate::error::{Result, usage};

@@ -1,0 +1,186 @@
+//! The learner that is measured: an agent, a full buffer and what draws from it, without an environment.
+
+use super::{Durations, LearnerBench, NetworkKind, UPDATES_BETWEEN_WAITS, failed, timed};
+use crate::bench::measure::median_by;
+use crate::error::{CommandError, Result, usage};
+use crate::wiring::{Stream, build_replay, rng, schema};
+use rand::RngExt;
+use rl_learn::{ActionSpace, Agent, Device, Dtype, Kind, Learner, Mode, Schema, Spaces, Tensor, device};
+use rl_replay::{Replay, ReplayError};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// β of the importance weights, where Schaul et al. (2016) begin.
+const BETA: f64 = 0.4;
+/// Rows inserted a call while the buffer is filled.
+const CHUNK: usize = 1_000;
+/// What an Atari agent sees.
+const FRAMES: [usize; 3] = [4, 84, 84];
+/// Of so many rows one ends an episode.
+const EPISODE: usize = 200;
+const GAMMA: f32 = 0.99;
+
+/// What one update cost in calls; `None` where nobody counts.
+pub(super) struct Counts {
+    pub(super) kernel_calls: Option<u64>,
+    pub(super) host_syncs: Option<u64>,
+}
+
+/// A learner with nothing to wait for.
+pub(super) struct Task {
+    agent: Box<dyn Agent>,
+    learner: Learner,
+    observation: Tensor,
+    hidden: Vec<i64>,
+    obs_elements: usize,
+    device: Device,
+}
+
+impl Task {
+    pub(super) fn new(bench: &LearnerBench, device: Device) -> Result<Self> {
+        let config = &bench.config;
+        let spaces = spaces(bench)?;
+        let algo = rl_agents::algo(&config.algo)
+            .ok_or_else(|| CommandError::Usage(format!("unknown algorithm '{}'", config.algo)))?;
+        let mut keys = config.agent.clone();
+        if bench.network == NetworkKind::NatureCnn {
+            // The key by which an algorithm offers a choice of networks.
+            let offered = keys.get_mut("network").ok_or_else(|| {
+                CommandError::Usage(format!("{} has no nature-cnn here; use --network mlp", config.algo))
+            })?;
+            *offered = "nature-cnn".into();
+        }
+        let hidden = keys["hidden"].as_array().into_iter().flatten().filter_map(|width| width.as_i64());
+        let hidden: Vec<i64> = hidden.collect();
+        let agent = algo.build(keys, &spaces, rng(config.seed, Stream::Agent), device)?;
+        let (batch, smallest) = (config.train.batch_size, agent.smallest_batch());
+        if batch < smallest {
+            return usage(format!("--batch is {batch}; with this agent it must be at least {smallest}"));
+        }
+        let schema = schema(&spaces)?;
+        let replay = build_replay(config, schema.clone())?;
+        fill(&replay, &schema, &spaces, config.replay.prioritized).map_err(failed)?;
+        let sampling = rng(config.seed, Stream::Sampling);
+        let learner = Learner::new(replay.sampler(), batch, config.replay.prioritized, sampling, device);
+        let shape: Vec<i64> = std::iter::once(1).chain(spaces.obs_shape.iter().map(|&d| d as i64)).collect();
+        let kind = if spaces.obs_dtype == Dtype::U8 { Kind::Uint8 } else { Kind::Float };
+        let observation = Tensor::ones(shape, (kind, Device::Cpu));
+        Ok(Self { agent, learner, observation, hidden, obs_elements: spaces.obs_elements(), device })
+    }
+
+    /// One whole update.
+    fn update(&mut self) -> Result<()> {
+        self.learner.update(&mut *self.agent, BETA).map(drop).map_err(failed)
+    }
+
+    /// Updates during `window`, notes how long each took, and returns how many there were a second.
+    pub(super) fn update_for(&mut self, window: Duration, durations: &mut Durations) -> Result<f64> {
+        let together = if self.device == Device::Cpu { 1 } else { UPDATES_BETWEEN_WAITS };
+        device::synchronize(self.device);
+        let (mut updates, begin) = (0, Instant::now());
+        while begin.elapsed() < window {
+            let (done, took) = timed(|| {
+                (0..together).try_for_each(|_| self.update())?;
+                device::synchronize(self.device);
+                Ok::<(), CommandError>(())
+            });
+            done?;
+            durations.record(took / together as u32);
+            updates += together;
+        }
+        Ok(updates as f64 / begin.elapsed().as_secs_f64())
+    }
+
+    /// The median duration of acting greedily on one observation, of `acts`.
+    pub(super) fn act_us(&mut self, acts: usize) -> Result<f64> {
+        let mut times = Vec::with_capacity(acts);
+        for _ in 0..acts {
+            let (action, took) = timed(|| self.agent.act(&self.observation, Mode::Greedy));
+            drop(black_box(action?));
+            times.push(took.as_secs_f64() * 1e6);
+        }
+        Ok(median_by(times, |us| *us))
+    }
+
+    /// Operator calls and waits of one update.
+    pub(super) fn counts(&mut self) -> Result<Counts> {
+        // TO FILL IN: the counter of rl-learn, as in `rl_learn::count_calls(|| self.update())`. Until then nobody counts.
+        Ok(Counts { kernel_calls: None, host_syncs: None })
+    }
+
+    pub(super) fn hidden(&self) -> &[i64] {
+        &self.hidden
+    }
+
+    pub(super) fn obs_elements(&self) -> usize {
+        self.obs_elements
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Whether updates are replayed from a captured graph.
+    pub(super) fn replays_graph(&self) -> bool {
+        // TO FILL IN: what the learner says, once it captures.
+        false
+    }
+
+    /// Where the rows are.
+    pub(super) fn replay_device(&self) -> String {
+        // TO FILL IN: `replay.device`, once rows can be elsewhere.
+        "host".to_string()
+    }
+}
+
+fn spaces(bench: &LearnerBench) -> Result<Spaces> {
+    for (name, value) in [("obs", bench.obs), ("actions", bench.actions)] {
+        if !(1..=1 << 20).contains(&value) {
+            return usage(format!("--{name} is {value}; it must lie between 1 and 1048576"));
+        }
+    }
+    let (obs_dtype, obs_shape) = match bench.network {
+        NetworkKind::Mlp => (Dtype::F32, vec![bench.obs]),
+        NetworkKind::NatureCnn => (Dtype::U8, FRAMES.to_vec()),
+    };
+    let action = match bench.config.algo.as_str() {
+        "ddpg" => ActionSpace::Continuous { low: vec![-1.0; bench.actions], high: vec![1.0; bench.actions] },
+        _ => ActionSpace::Discrete { n: bench.actions },
+    };
+    Ok(Spaces { obs_dtype, obs_shape, action })
+}
+
+/// Fills `replay` with random transitions, with random priorities where it keeps any.
+fn fill(replay: &Replay, schema: &Schema, spaces: &Spaces, prioritized: bool) -> Result<(), ReplayError> {
+    let mut rng = rng(0, Stream::Envs);
+    let (mut writer, mut sampler) = (replay.writer(), replay.sampler());
+    while replay.len() < replay.capacity() {
+        let rows = CHUNK.min(replay.capacity() - replay.len());
+        let mut column = |name: &str, dtype: Dtype, elements: usize| -> Vec<u8> {
+            let count = rows * elements;
+            match (name, dtype, &spaces.action) {
+                ("discount", ..) => (0..rows)
+                    .flat_map(|_| {
+                        let ended = rng.random_range(0..EPISODE) == 0;
+                        if ended { 0f32 } else { GAMMA }.to_ne_bytes()
+                    })
+                    .collect(),
+                (_, Dtype::I64, ActionSpace::Discrete { n }) => {
+                    (0..count).flat_map(|_| rng.random_range(0..*n as i64).to_ne_bytes()).collect()
+                }
+                (_, Dtype::U8, _) => (0..count).map(|_| rng.random()).collect(),
+                _ => (0..count).flat_map(|_| rng.random_range(-1f32..1.0).to_ne_bytes()).collect(),
+            }
+        };
+        let columns: Vec<Vec<u8>> =
+            schema.fields().iter().map(|f| column(&f.name, f.dtype, f.elements())).collect();
+        let columns: Vec<&[u8]> = columns.iter().map(Vec::as_slice).collect();
+        writer.push_rows(rows, &columns)?;
+        if prioritized {
+            let keys: Vec<u64> = (replay.inserted() - rows as u64..replay.inserted()).collect();
+            let magnitudes: Vec<f32> = keys.iter().map(|_| rng.random()).collect();
+            sampler.update_priorities(&keys, &magnitudes)?;
+        }
+    }
+    Ok(())
+}
