@@ -34,6 +34,7 @@ mod cart_pole;
 mod env;
 mod episode;
 mod error;
+pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
 mod observation;
