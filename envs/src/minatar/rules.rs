@@ -83,19 +83,20 @@ impl<'a> Board<'a> {
 
     /// Turns on `channel` in column `x` of row `y`. Beyond the left and the right edge there is nothing to turn on: a trail
     /// may lie there.
+    #[inline]
     pub fn set(&mut self, x: i8, y: i8, channel: usize) {
         if is_inside(x) {
             self.cells[(y as usize * SIDE + x as usize) * self.channels + channel] = 1;
         }
     }
 
-    /// Turns on `channel` in all of `cells`.
+    /// Turns on `channel` in all of `cells` and off in all others.
+    #[inline]
     pub fn set_all(&mut self, cells: &Cells, channel: usize) {
-        for (row, bits) in cells.0.iter().enumerate() {
-            let mut bits = *bits;
-            while bits != 0 {
-                self.set(bits.trailing_zeros() as i8, row as i8, channel);
-                bits &= bits - 1;
+        let rows = self.cells.chunks_exact_mut(SIDE * self.channels);
+        for (row, bits) in rows.zip(cells.0).filter(|(_, bits)| *bits != 0) {
+            for (x, cell) in row.chunks_exact_mut(self.channels).enumerate() {
+                cell[channel] = (bits >> x & 1) as u8;
             }
         }
     }
