@@ -203,11 +203,8 @@ impl Seaquest {
             let moved = sub.hull.wait(self.move_speed);
             let mut sub = *sub;
             let mut place = Some(i);
-            if moved {
-                match self.collide(sub.hull, played) {
-                    Fate::Gone => place = take_out(&mut self.subs, i),
-                    Fate::Stays => {}
-                }
+            if moved && self.is_gone(sub.hull, played) {
+                place = take_out(&mut self.subs, i);
             }
             // One that has just been shot or left still shoots, if it was about to.
             if sub.shot_timer == 0 {
@@ -242,28 +239,28 @@ impl Seaquest {
             played.terminated |= fish.at() == at;
             let moved = fish.wait(self.move_speed);
             let fish = *fish;
-            if moved && self.collide(fish, played) == Fate::Gone {
+            if moved && self.is_gone(fish, played) {
                 take_out(&mut self.fish, i);
             }
         }
     }
 
-    /// What becomes of an enemy that has moved: it may have left, have run into the player, or into a bullet, which then
-    /// goes with it.
-    fn collide(&mut self, enemy: Swimmer, played: &mut Played) -> Fate {
+    /// Whether an enemy that has moved is gone: it may have left, or have run into a bullet, which then goes with it. Or it
+    /// has run into the player.
+    fn is_gone(&mut self, enemy: Swimmer, played: &mut Played) -> bool {
         if !is_inside(enemy.x) {
-            return Fate::Gone;
+            return true;
         }
         if enemy.at() == self.at() {
             played.terminated = true;
-            return Fate::Stays;
+            return false;
         }
         let Some(bullet) = self.bullets.iter().position(|bullet| bullet.at() == enemy.at()) else {
-            return Fate::Stays;
+            return false;
         };
         self.bullets.remove(bullet);
         played.reward += 1;
-        Fate::Gone
+        true
     }
 
     /// Comes up with at least one diver, or with fewer than none.
@@ -290,12 +287,6 @@ impl Seaquest {
     fn gauge(&self) -> i16 {
         self.oxygen.max(0) * 10 / OXYGEN
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Stays,
-    Gone,
 }
 
 /// Something that comes in at the edge, in any row under water.
