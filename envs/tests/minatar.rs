@@ -357,7 +357,7 @@ fn freeway_terminates_with_frame_2501() {
 
 #[test]
 fn cars_and_balls_have_the_distributions_of_the_original() {
-    const N: usize = 8_000;
+    const N: usize = 40_000;
     let mut env = make("MinAtar/Freeway-v0").unwrap();
     let (mut speeds, mut to_the_right) = ([[0usize; 5]; 8], [0usize; 8]);
     for i in 0..N {

@@ -60,7 +60,7 @@ pub struct Seaquest {
 }
 
 /// Whatever goes its way along a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Swimmer {
     x: i8,
     y: i8,
@@ -70,7 +70,7 @@ struct Swimmer {
 }
 
 /// An enemy submarine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Sub {
     hull: Swimmer,
     /// Frames until it shoots.
@@ -100,16 +100,6 @@ impl Swimmer {
     fn is_valid(&self, speed: u8) -> bool {
         is_inside(self.x) && (1..=DEEPEST).contains(&self.y) && self.timer <= speed
     }
-}
-
-/// Takes the first element equal to that at `index` out of `list`, and says where the one at `index` is now.
-///
-/// That is what the package does for want of an index. When there is an equal one before it, that one goes and this one
-/// stays; a walk from the end then comes upon it a second time in the same frame.
-fn take_out<T: PartialEq>(list: &mut Vec<T>, index: usize) -> Option<usize> {
-    let first = list.iter().position(|other| *other == list[index])?;
-    list.remove(first);
-    (first < index).then(|| index - 1)
 }
 
 impl Seaquest {
@@ -158,21 +148,22 @@ impl Seaquest {
         }
     }
 
-    // Each kind of thing moves in turn, the youngest first.
+    // Each kind of thing moves in turn, the youngest first. What goes is taken out by its place; the package takes out the
+    // first that is equal to it, which is the same for all that follows, since equal things do the same.
 
     fn move_bullets(&mut self, played: &mut Played) {
         for i in (0..self.bullets.len()).rev() {
             self.bullets[i].advance();
             let at = self.bullets[i].at();
             if !is_inside(at[0]) {
-                take_out(&mut self.bullets, i);
+                self.bullets.remove(i);
             } else if let Some(fish) = self.fish.iter().position(|fish| fish.at() == at) {
                 self.fish.remove(fish);
-                take_out(&mut self.bullets, i);
+                self.bullets.remove(i);
                 played.reward += 1;
             } else if let Some(sub) = self.subs.iter().position(|sub| sub.hull.at() == at) {
                 self.subs.remove(sub);
-                take_out(&mut self.bullets, i);
+                self.bullets.remove(i);
                 played.reward += 1;
             }
         }
@@ -189,7 +180,7 @@ impl Seaquest {
             }
             let gone = !is_inside(diver.x);
             if aboard || gone {
-                take_out(&mut self.divers, i);
+                self.divers.remove(i);
                 self.divers_aboard += i32::from(aboard);
             }
         }
@@ -202,10 +193,7 @@ impl Seaquest {
             played.terminated |= sub.hull.at() == at;
             let moved = sub.hull.wait(self.move_speed);
             let mut sub = *sub;
-            let mut place = Some(i);
-            if moved && self.is_gone(sub.hull, played) {
-                place = take_out(&mut self.subs, i);
-            }
+            let gone = moved && self.is_gone(sub.hull, played);
             // One that has just been shot or left still shoots, if it was about to.
             if sub.shot_timer == 0 {
                 sub.shot_timer = ENEMY_SHOT_SPEED;
@@ -213,8 +201,10 @@ impl Seaquest {
             } else {
                 sub.shot_timer -= 1;
             }
-            if let Some(place) = place {
-                self.subs[place] = sub;
+            if gone {
+                self.subs.remove(i);
+            } else {
+                self.subs[i] = sub;
             }
         }
     }
@@ -227,7 +217,7 @@ impl Seaquest {
             bullet.advance();
             played.terminated |= bullet.at() == at;
             if !is_inside(bullet.x) {
-                take_out(&mut self.enemy_bullets, i);
+                self.enemy_bullets.remove(i);
             }
         }
     }
@@ -240,7 +230,7 @@ impl Seaquest {
             let moved = fish.wait(self.move_speed);
             let fish = *fish;
             if moved && self.is_gone(fish, played) {
-                take_out(&mut self.fish, i);
+                self.fish.remove(i);
             }
         }
     }
