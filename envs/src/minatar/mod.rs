@@ -11,13 +11,13 @@
 //!
 //! ```
 //! use rl_envs::minatar::{ActionSet, Breakout, Button, MinAtar};
-//! use rl_envs::{Action, Env};
+//! use rl_envs::{Action, Env, ObsMut};
 //!
 //! let mut game = MinAtar::<Breakout>::new(ActionSet::Minimal).sticky_action_prob(0.0)?;
 //! assert_eq!(game.buttons(), [Button::Noop, Button::Left, Button::Right]);
 //! let mut obs = [0u8; 10 * 10 * 4];
-//! game.reset(Some(1), obs[..].into())?;
-//! let outcome = game.step(Action::Discrete(1), obs[..].into())?;
+//! game.reset(Some(1), ObsMut::U8(&mut obs))?;
+//! let outcome = game.step(Action::Discrete(1), ObsMut::U8(&mut obs))?;
 //! assert_eq!((outcome.reward, outcome.terminated), (0.0, false));
 //! # Ok::<(), rl_envs::EnvError>(())
 //! ```
