@@ -55,6 +55,18 @@ pub enum EnvError {
         /// What a state is.
         expected: String,
     },
+    /// A setting of an environment has a value that it cannot have.
+    #[error("{env} cannot have the {setting} {got}; give {allowed}")]
+    Setting {
+        /// The environment's id.
+        env: String,
+        /// What was set.
+        setting: &'static str,
+        /// What came.
+        got: String,
+        /// What it can be.
+        allowed: &'static str,
+    },
     /// Saved bytes do not decode to a state of this environment.
     #[error(
         "these {len} bytes are not a saved state of {env}: {why}; load what save of the same environment and version gave"

@@ -23,7 +23,8 @@
 //!
 //! The environments here follow Gymnasium 1.4.0 number for number: constants, integrators, the order of operations and
 //! the float types of state, observation and reward. Only the random stream of resets is our own (Xoshiro256++), drawn
-//! from the same distributions. Trajectories recorded from Gymnasium are replayed by the tests.
+//! from the same distributions. Trajectories recorded from Gymnasium are replayed by the tests. Likewise the games of
+//! [`minatar`] are those of the package of that name.
 //!
 //! To add an environment, write its file (a type that implements [`Env`]), name it with a `mod` line below, and give it a
 //! line in the list of `registry.rs`.
@@ -34,6 +35,7 @@ mod cart_pole;
 mod env;
 mod episode;
 mod error;
+pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
 mod observation;

@@ -1,5 +1,6 @@
 //! The environments that [`make`] knows by name.
 
+use crate::minatar::{ActionSet, Asterix, Breakout, Freeway, Game, MinAtar, Seaquest, SpaceInvaders};
 use crate::{
     Acrobot, CartPole, Env, EnvError, EnvSpec, MountainCar, MountainCarContinuous, Pendulum, TimeLimit,
 };
@@ -22,7 +23,35 @@ const ENTRIES: &[Entry] = &[
     },
     Entry { id: Acrobot::ID, spec: Acrobot::spec, new: || Box::new(Acrobot::new()) },
     Entry { id: Pendulum::ID, spec: Pendulum::spec, new: || Box::new(Pendulum::new()) },
+    full::<Asterix>(),
+    minimal::<Asterix>(),
+    full::<Breakout>(),
+    minimal::<Breakout>(),
+    full::<Freeway>(),
+    minimal::<Freeway>(),
+    full::<Seaquest>(),
+    minimal::<Seaquest>(),
+    full::<SpaceInvaders>(),
+    minimal::<SpaceInvaders>(),
 ];
+
+/// A game of MinAtar with all six actions.
+const fn full<G: Game>() -> Entry {
+    Entry {
+        id: MinAtar::<G>::id(ActionSet::Full),
+        spec: || MinAtar::<G>::spec(ActionSet::Full),
+        new: || Box::new(MinAtar::<G>::new(ActionSet::Full)),
+    }
+}
+
+/// A game of MinAtar with those actions that do something.
+const fn minimal<G: Game>() -> Entry {
+    Entry {
+        id: MinAtar::<G>::id(ActionSet::Minimal),
+        spec: || MinAtar::<G>::spec(ActionSet::Minimal),
+        new: || Box::new(MinAtar::<G>::new(ActionSet::Minimal)),
+    }
+}
 
 /// The environment called `id`, with a [`TimeLimit`] around it if its spec has one. It waits for its first reset.
 ///

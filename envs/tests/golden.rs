@@ -120,7 +120,8 @@ fn space(value: &Value) -> Space {
 #[test]
 fn specs_are_gymnasiums() {
     let mut count = 0;
-    for spec in rl_envs::specs() {
+    // MinAtar's have a recording of their own.
+    for spec in rl_envs::specs().filter(|spec| !spec.id.starts_with("MinAtar/")) {
         let fixture = fixture(&spec.id);
         assert_eq!(spec.observation, space(&fixture["observation"]), "{}", spec.id);
         assert_eq!(spec.action, space(&fixture["action"]), "{}", spec.id);

@@ -2,8 +2,13 @@
 
 use rl_envs::{
     Action, Actions, CartPole, Dtype, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space, TimeLimit,
-    VecEnv, env_seeds, make, specs,
+    VecEnv, env_seeds, make,
 };
+
+/// Those with observations of f32.
+fn specs() -> impl Iterator<Item = EnvSpec> {
+    rl_envs::specs().filter(|spec| spec.observation.dtype() == Dtype::F32)
+}
 
 /// Actions for `envs` in step `t`, all different in time.
 fn actions(envs: &VecEnv, t: usize) -> (Vec<i64>, Vec<f32>) {
