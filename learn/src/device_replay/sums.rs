@@ -129,7 +129,7 @@ impl Sums {
 
 /// For each value the position of the first of `sums` that is larger, along the last dimension.
 fn search(sums: &Tensor, values: &Tensor) -> Tensor {
-    sums.searchsorted(values, false, true, "right", None::<Tensor>)
+    values.searchsorted(sums, false, true, "right", None::<Tensor>)
 }
 
 #[cfg(test)]
