@@ -144,9 +144,14 @@ pub enum DeviceReplayError {
     Kernel(#[from] ShimError),
 }
 
-/// Levels of the tree of priorities that measured fastest for so many rows on a CPU; on a GPU not measured yet. See `docs/benchmarks.md`.
+/// Levels of the tree of priorities that measured fastest for so many rows on a CPU (`heights_measured` in `tests/device_replay.rs`; the table is in
+/// `docs/gpu.md`). On a GPU, where a pass over many rows is cheap and an operation is dear, not measured yet.
 fn tree_height(capacity: usize, _device: Device) -> u32 {
-    if capacity <= 2_000 { 1 } else { 2 }
+    match capacity {
+        0..=20_000 => 1,
+        20_001..=5_000_000 => 2,
+        _ => 3,
+    }
 }
 
 impl DeviceReplay {
