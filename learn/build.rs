@@ -40,7 +40,9 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(rl_cuda_half)");
     match cuda_half(&include, &lib) {
         Ok(()) => println!("cargo::rustc-cfg=rl_cuda_half"),
-        Err(why) => println!("cargo::rustc-env=RL_CUDA_HALF_WHY={}", why.lines().collect::<Vec<_>>().join(" ")),
+        Err(why) => {
+            println!("cargo::rustc-env=RL_CUDA_HALF_WHY={}", why.lines().collect::<Vec<_>>().join(" "))
+        }
     }
 }
 
@@ -53,7 +55,8 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
     if !lib.join("libtorch_cuda.so").exists() {
         return Err("the libtorch that this was built with has no CUDA half".to_string());
     }
-    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo tells the package's folder"));
+    let manifest =
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo tells the package's folder"));
     let downloaded = manifest.join("../.cuda-headers");
     println!("cargo::rerun-if-changed={}", downloaded.display());
     // CUDA's headers: the user's, those that scripts/setup fetches, those that come with a full libtorch, a toolkit's.
@@ -65,11 +68,15 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
         Some(PathBuf::from("/usr/local/cuda/include")),
     ];
     let needed = ["cuda_runtime_api.h", "crt/host_defines.h"];
-    let headers = folders.into_iter().flatten().find(|folder| needed.iter().all(|file| folder.join(file).exists()));
-    let headers = headers.ok_or("CUDA's headers were not there when this was built; `make setup` fetches them")?;
+    let headers =
+        folders.into_iter().flatten().find(|folder| needed.iter().all(|file| folder.join(file).exists()));
+    let headers =
+        headers.ok_or("CUDA's headers were not there when this was built; `make setup` fetches them")?;
 
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo gives a folder")).join("librl_learn_cuda.so");
-    let compiler = cc::Build::new().cpp(true).std("c++17").pic(true).debug(false).opt_level(2).try_get_compiler();
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo gives a folder")).join("librl_learn_cuda.so");
+    let compiler =
+        cc::Build::new().cpp(true).std("c++17").pic(true).debug(false).opt_level(2).try_get_compiler();
     let mut command: Command = compiler.map_err(|e| e.to_string())?.to_command();
     command.args(["-shared", "-w", "native/cuda/functions.cc", "-o"]).arg(&out);
     for folder in [include.to_path_buf(), include.join("torch/csrc/api/include"), headers] {
@@ -77,7 +84,14 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
     }
     command.arg("-L").arg(lib);
     // What libtorch_cuda itself needs (cuBLAS and so on) need not be on the machine that builds.
-    command.args(["-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", "-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
+    command.args([
+        "-Wl,--no-as-needed",
+        "-Wl,--allow-shlib-undefined",
+        "-ltorch_cuda",
+        "-lc10_cuda",
+        "-ltorch_cpu",
+        "-lc10",
+    ]);
     // With CUDA's runtime at hand every name is resolved here and now; else it is found in the one that libtorch has opened.
     let runtime = include.ancestors().nth(2).map(|root| root.join("nvidia/cu13/lib")).unwrap_or_default();
     if runtime.join("libcudart.so.13").exists() {
@@ -88,7 +102,8 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let first = text.lines().find(|line| line.contains("error") || line.contains("undefined")).unwrap_or_default();
+    let first =
+        text.lines().find(|line| line.contains("error") || line.contains("undefined")).unwrap_or_default();
     println!("cargo::warning=the CUDA half of the shim does not compile: {first}");
     Err(format!("it did not compile when this was built ({first})"))
 }

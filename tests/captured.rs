@@ -8,8 +8,8 @@ use rl_agents::algo;
 use rl_learn::capture::{CudaGraph, StandIn, WARM_UPS};
 use rl_learn::device_replay::{DeviceReplay, DeviceReplaySettings};
 use rl_learn::{
-    ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, MemoryState, Piece, Precision, Rng, Schema, Spaces,
-    device,
+    ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, MemoryState, Piece, Precision, Rng, Schema,
+    Spaces, device,
 };
 use rl_replay::{Prioritized, Replay};
 use serde_json::json;
@@ -30,8 +30,10 @@ fn agent(name: &str, device: Device) -> Box<dyn Agent> {
     let rate = json!({ "kind": "linear", "start": 1e-2, "end": 1e-3, "steps": UPDATES });
     let changes = match name {
         "dqn" => json!({ "hidden": [16, 16], "learning_rate": rate, "target_update_every": 6 }),
-        _ => json!({ "hidden": [16, 16], "batch_norm": true, "actor_learning_rate": rate, "critic_learning_rate": rate,
-            "max_grad_norm": 1.0 }),
+        _ => {
+            json!({ "hidden": [16, 16], "batch_norm": true, "actor_learning_rate": rate, "critic_learning_rate": rate,
+            "max_grad_norm": 1.0 })
+        }
     };
     let algo = algo(name).unwrap();
     let mut config = algo.defaults();
@@ -48,7 +50,8 @@ fn fill(replay: &Replay, name: &str, rows: usize, seed: u64) {
         let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
         let (obs, next, reward, action) = (draw(4), draw(4), draw(1), draw(2));
         let index = ((action[0] + 1.0) * 1.49) as i64;
-        let action: &[u8] = if name == "dqn" { bytemuck::bytes_of(&index) } else { bytemuck::cast_slice(&action) };
+        let action: &[u8] =
+            if name == "dqn" { bytemuck::bytes_of(&index) } else { bytemuck::cast_slice(&action) };
         let row: [&[u8]; 5] = [
             bytemuck::cast_slice(&obs),
             action,
@@ -76,7 +79,8 @@ impl Run {
     fn new(name: &str, on_device: bool, device: Device, settings: &LearnerSettings) -> Self {
         let prioritized = Prioritized { alpha: 0.6, epsilon: 1e-6 };
         let builder = Replay::builder(schema(name)).capacity(256);
-        let replay = if on_device { builder.uniform() } else { builder.prioritized(prioritized) }.build().unwrap();
+        let replay =
+            if on_device { builder.uniform() } else { builder.prioritized(prioritized) }.build().unwrap();
         let mut rng = Rng::seed_from_u64(3);
         let learner = if on_device {
             let settings = DeviceReplaySettings {
@@ -128,7 +132,10 @@ fn the_captured_paths_code_and_eager_updates_agree_bit_for_bit() {
                 assert_eq!(eager.learner.step().replays(), 0);
                 // Each variant and lane warms up by itself; ddpg has one variant and dqn two, of which one comes every sixth time.
                 let replays = captured.learner.step().replays();
-                assert!(replays >= UPDATES as u64 - 12 - WARM_UPS as u64 && replays < UPDATES as u64, "{replays} replays");
+                assert!(
+                    replays >= UPDATES as u64 - 12 - WARM_UPS as u64 && replays < UPDATES as u64,
+                    "{replays} replays"
+                );
                 assert_eq!(eager.scalars, captured.scalars, "{name}, on the device: {on_device}");
                 for (a, b) in eager.states().iter().zip(&captured.states()) {
                     assert_eq!(a.differences(b), Vec::<String>::new(), "{name}, on the device: {on_device}");
@@ -226,11 +233,15 @@ fn graphs_and_eager_updates_agree_to_rounding() {
             for (a, b) in eager.states().iter().zip(&graphed.states()) {
                 for (path, piece) in a.pieces() {
                     match (piece, b.get(path)) {
-                        (Piece::Array { dtype: Dtype::F32, bytes: a, .. }, Some(Piece::Array { bytes: b, .. })) => {
+                        (
+                            Piece::Array { dtype: Dtype::F32, bytes: a, .. },
+                            Some(Piece::Array { bytes: b, .. }),
+                        ) => {
                             let [a, b] = [a, b].map(|bytes| -> Vec<f32> {
                                 bytes.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
                             });
-                            let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
+                            let close =
+                                a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
                             assert!(close, "{name}, on the device: {on_device}: {path}");
                         }
                         (_, other) => assert!(other.is_some(), "{path}"),

@@ -105,9 +105,10 @@ impl CapturedStep {
         }
         match CudaRecorder::new(index) {
             Ok(recorder) => Ok(Self::with_recorder(Box::new(recorder))),
-            Err(why) if choice == CudaGraph::On => {
-                Err(format!("learner.cuda_graph is \"on\" and CUDA graphs cannot be had: {}; use \"auto\" or \"off\"", line(&why.0)))
-            }
+            Err(why) if choice == CudaGraph::On => Err(format!(
+                "learner.cuda_graph is \"on\" and CUDA graphs cannot be had: {}; use \"auto\" or \"off\"",
+                line(&why.0)
+            )),
             Err(why) => {
                 let mut eager = Self::eager();
                 eager.give_up(&why.0);

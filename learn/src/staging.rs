@@ -103,7 +103,9 @@ impl Columns {
             whole.narrow(0, at, (rows * row_bytes) as i64).view_dtype(kind).view(shape)
         };
         let columns = schema.fields().iter().zip(&places);
-        let columns = columns.map(|(f, &at)| view(at, f.row_bytes(), kind_of(f.dtype), &column_shape(f, rows))).collect();
+        let columns = columns
+            .map(|(f, &at)| view(at, f.row_bytes(), kind_of(f.dtype), &column_shape(f, rows)))
+            .collect();
         let weight = view(weights_at, size_of::<f32>(), Kind::Float, &[rows as i64]);
         let _ = weight.shallow_clone().fill_(1.0);
         Self { whole, columns, weight }

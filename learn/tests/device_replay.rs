@@ -212,7 +212,10 @@ impl Agent for Known {
     }
     fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
         self.seen.borrow_mut().push([floats(&batch["obs"]), floats(batch.weight())].concat());
-        Ok(Update { td_error: batch["obs"].sum_dim_intlist(1, false, Kind::Float).sin().abs(), scalars: vec![] })
+        Ok(Update {
+            td_error: batch["obs"].sum_dim_intlist(1, false, Kind::Float).sin().abs(),
+            scalars: vec![],
+        })
     }
     fn visit(&mut self, _: &mut dyn StateVisitor) -> Result<(), StateError> {
         Ok(())
@@ -262,13 +265,17 @@ fn stacks_are_those_of_the_episode() {
         [(FramePadding::Repeat, 1, 400), (FramePadding::Zero, 1, 60), (FramePadding::Repeat, 3, 45)]
     {
         const K: usize = 4;
-        let frames = Replay::builder(FrameStore::frame_schema((Dtype::U8, &[2, 3])).unwrap()).capacity(64).build().unwrap();
-        let rows =
-            Replay::builder(FrameStore::row_schema(K, (Dtype::I64, &[])).unwrap()).capacity(64).build().unwrap();
+        let frames = Replay::builder(FrameStore::frame_schema((Dtype::U8, &[2, 3])).unwrap())
+            .capacity(64)
+            .build()
+            .unwrap();
+        let rows = Replay::builder(FrameStore::row_schema(K, (Dtype::I64, &[])).unwrap())
+            .capacity(64)
+            .build()
+            .unwrap();
         let store = FrameStore::new(frames_kept, &frames, Device::Cpu).unwrap();
         let mut replay = device(&settings(50, 64, 1), &rows).with_frames(store).unwrap();
-        let mut streams =
-            [(); 2].map(|()| FrameRows::new(&frames, &rows, (n, 0.5), padding, K).unwrap());
+        let mut streams = [(); 2].map(|()| FrameRows::new(&frames, &rows, (n, 0.5), padding, K).unwrap());
         // Of each environment: the episode's frames, and the steps that no row was made of yet.
         let mut open: [(Vec<u8>, usize); 2] = Default::default();
         // Of each row the stacks that it has to have, as one number a frame.
@@ -335,14 +342,18 @@ fn stacks_are_those_of_the_episode() {
 fn mistakes_are_one_line() {
     let inlet = inlet(16);
     let refused = |settings: DeviceReplaySettings| {
-        let text = DeviceReplay::new(&settings, &inlet, &mut Rng::seed_from_u64(0), Device::Cpu).unwrap_err().to_string();
+        let text = DeviceReplay::new(&settings, &inlet, &mut Rng::seed_from_u64(0), Device::Cpu)
+            .unwrap_err()
+            .to_string();
         assert!(!text.contains('\n'), "{text}");
         text
     };
     assert!(refused(settings(0, 8, 1)).contains("capacity is 0"));
     assert!(refused(settings(100, 8, 17)).contains("block_rows is 17"));
     let none = Some(Prioritized { alpha: 0.6, epsilon: 0.0 });
-    assert!(refused(DeviceReplaySettings { prioritized: none, ..settings(100, 8, 1) }).contains("epsilon is 0"));
+    assert!(
+        refused(DeviceReplaySettings { prioritized: none, ..settings(100, 8, 1) }).contains("epsilon is 0")
+    );
 
     let mut replay = device(&settings(100, 8, 1), &inlet);
     assert!(replay.draw(1.0).unwrap_err().to_string().contains("no row") || replay.is_empty());
@@ -361,13 +372,20 @@ fn heights_measured() {
             let inlet = Replay::builder(small).capacity(65_536).build().unwrap();
             let mut replays: Vec<DeviceReplay> = (1..=3)
                 .map(|height| {
-                    let settings = DeviceReplaySettings { block_rows: 50_000, ..prioritized(capacity, batch, height) };
+                    let settings =
+                        DeviceReplaySettings { block_rows: 50_000, ..prioritized(capacity, batch, height) };
                     device(&settings, &inlet)
                 })
                 .collect();
             let rows = vec![0u8; 50_000 * 8];
             for _ in 0..capacity / 50_000 {
-                inlet.writer().push_rows(50_000, &[&rows[..200_000], &rows, &rows[..200_000], &rows[..200_000], &rows[..200_000]]).unwrap();
+                inlet
+                    .writer()
+                    .push_rows(
+                        50_000,
+                        &[&rows[..200_000], &rows, &rows[..200_000], &rows[..200_000], &rows[..200_000]],
+                    )
+                    .unwrap();
                 replays.iter_mut().for_each(|replay| replay.take_in().unwrap());
             }
             let delta = Tensor::rand([batch as i64], (Kind::Float, Device::Cpu));

@@ -215,7 +215,9 @@ impl Config {
                 ));
             }
             if self.replay.prioritized && self.replay.priority_epsilon == 0.0 {
-                return usage("replay.priority_epsilon is 0; with replay.device = \"learner\" it must be above 0");
+                return usage(
+                    "replay.priority_epsilon is 0; with replay.device = \"learner\" it must be above 0",
+                );
             }
         }
         if self.replay.capacity < self.train.batch_size {

@@ -64,7 +64,9 @@ impl FrameStore {
             return refuse("an inlet of frames has one field, the frame".to_string());
         };
         if capacity == 0 || capacity > 1 << 31 {
-            return refuse(format!("the capacity in frames is {capacity}; it must lie between 1 and 2147483648"));
+            return refuse(format!(
+                "the capacity in frames is {capacity}; it must lie between 1 and 2147483648"
+            ));
         }
         let shape: Vec<i64> =
             std::iter::once(capacity as i64 + 1).chain(field.shape.iter().map(|&d| d as i64)).collect();
@@ -146,16 +148,18 @@ impl FrameStore {
 
     /// Where stacks of `rows` rows of `k` frames are gathered to.
     pub(super) fn stacks(&self, rows: usize, k: i64) -> Tensor {
-        let shape: Vec<i64> = [rows as i64, k].into_iter().chain(self.frames.size()[1..].iter().copied()).collect();
+        let shape: Vec<i64> =
+            [rows as i64, k].into_iter().chain(self.frames.size()[1..].iter().copied()).collect();
         Tensor::zeros(&shape, (self.frames.kind(), self.device))
     }
 
     /// Gathers the frames of `serials`, `[B, k]`, into `out`, `[B, k, …]`.
     pub(super) fn gather(&self, serials: &Tensor, out: &Tensor) -> Result<(), tch::TchError> {
         let serials = serials.reshape([-1]);
-        let slots = serials.remainder(self.capacity as i64).f_masked_fill(&serials.eq(ZEROS), self.capacity as i64)?;
-        let shape: Vec<i64> =
-            std::iter::once(-1).chain(self.frames.size()[1..].iter().copied()).collect();
+        let slots = serials
+            .remainder(self.capacity as i64)
+            .f_masked_fill(&serials.eq(ZEROS), self.capacity as i64)?;
+        let shape: Vec<i64> = std::iter::once(-1).chain(self.frames.size()[1..].iter().copied()).collect();
         let _ = self.frames.f_index_select_out(&out.f_view(shape.as_slice())?, 0, &slots)?;
         Ok(())
     }
@@ -210,7 +214,10 @@ impl FrameRows {
     ) -> Result<Self, ReplayError> {
         let obs = &rows.schema().fields()[0];
         if obs.dtype != Dtype::I64 || obs.shape != [k] {
-            let why = format!("rows of stacks hold {k} serials as i64, and these {:?} of {:?}", obs.shape, obs.dtype);
+            let why = format!(
+                "rows of stacks hold {k} serials as i64, and these {:?} of {:?}",
+                obs.shape, obs.dtype
+            );
             return Err(ReplayError::NotFrames { why });
         }
         let n_step = NStep::new(n, gamma, rows.schema())?;
@@ -240,7 +247,8 @@ impl FrameRows {
     /// that no row names.
     pub fn step(&mut self, step: FrameStep<'_>) -> Result<(), ReplayError> {
         if self.stack.is_empty() {
-            let why = "a step came where an episode has to begin; call `begin` with its first frame".to_string();
+            let why =
+                "a step came where an episode has to begin; call `begin` with its first frame".to_string();
             return Err(ReplayError::NotFrames { why });
         }
         let serial = self.frames.push(&[step.next_frame])? as i64;

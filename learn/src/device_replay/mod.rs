@@ -25,8 +25,8 @@ use crate::shim::ShimError;
 use crate::shim::cuda::{self, Event, Stream};
 use crate::staging::{HostWords, MiniBatch};
 use crate::state::visit_tensor;
-use random::Random;
 use rand::Rng as _;
+use random::Random;
 use rl_minibatch::{Batch, Dtype, Rng, SampleError, Schema, StateError, StateVisitor, scalar, scope};
 use rl_replay::{Prioritized, Reader, Replay, ReplayError};
 use std::ops::Range;
@@ -88,7 +88,11 @@ struct Stacks {
 #[derive(Debug)]
 enum Choice {
     /// `[1]` each: the first drawable slot, i64, and how many there are, f64.
-    Uniform { first: Tensor, count: Tensor, written: (u64, u64) },
+    Uniform {
+        first: Tensor,
+        count: Tensor,
+        written: (u64, u64),
+    },
     Proportional(Box<Proportional>),
 }
 
@@ -167,9 +171,11 @@ impl DeviceReplay {
         rng: &mut Rng,
         device: Device,
     ) -> Result<Self, DeviceReplayError> {
-        let &DeviceReplaySettings { capacity, batch_rows, block_rows, prioritized, tree_height: height } = settings;
+        let &DeviceReplaySettings { capacity, batch_rows, block_rows, prioritized, tree_height: height } =
+            settings;
         let refuse = |text: String| Err(DeviceReplayError::Setting(text));
-        for (name, value) in [("capacity", capacity), ("batch_rows", batch_rows), ("block_rows", block_rows)] {
+        for (name, value) in [("capacity", capacity), ("batch_rows", batch_rows), ("block_rows", block_rows)]
+        {
             if value == 0 {
                 return refuse(format!("{name} is 0; it must be at least 1"));
             }
@@ -185,7 +191,8 @@ impl DeviceReplay {
         }
         let schema = inlet.schema().clone();
         let words = Words::new(&schema);
-        let rows = |n: usize, on: Device| Tensor::f_zeros([n as i64, words.count() as i64], (Kind::Int64, on));
+        let rows =
+            |n: usize, on: Device| Tensor::f_zeros([n as i64, words.count() as i64], (Kind::Int64, on));
         let storage = rows(capacity, device)?;
         let gathered = rows(batch_rows, device)?;
         let names = schema.fields().iter().enumerate();
@@ -248,9 +255,13 @@ impl DeviceReplay {
     /// [`DeviceReplayError::Setting`] when rows are not of that schema.
     pub fn with_frames(mut self, store: FrameStore) -> Result<Self, DeviceReplayError> {
         let fields = self.schema.fields();
-        let serials = |name: &str| fields.iter().position(|f| f.name == name && f.dtype == Dtype::I64 && f.shape.len() == 1);
+        let serials = |name: &str| {
+            fields.iter().position(|f| f.name == name && f.dtype == Dtype::I64 && f.shape.len() == 1)
+        };
         let (Some(obs), Some(next_obs)) = (serials("obs"), serials("next_obs")) else {
-            return Err(DeviceReplayError::Setting("the rows' obs and next_obs are not serials of frames".to_string()));
+            return Err(DeviceReplayError::Setting(
+                "the rows' obs and next_obs are not serials of frames".to_string(),
+            ));
         };
         let stack = |field: usize| store.stacks(self.batch_rows, fields[field].shape[0] as i64);
         let columns = [obs, next_obs].map(|field| (self.words.column(&self.gathered, field), stack(field)));
@@ -350,11 +361,14 @@ impl DeviceReplay {
             let serials = |name: &str| self.block.columns.typed::<i64>(name).expect("checked by with_frames");
             let (obs, next_obs) = (serials("obs"), serials("next_obs"));
             for (row, &key) in keys.iter().enumerate() {
-                let stack = |serials: &[i64]| serials.chunks_exact(serials.len() / n).nth(row).unwrap_or_default().to_vec();
+                let stack = |serials: &[i64]| {
+                    serials.chunks_exact(serials.len() / n).nth(row).unwrap_or_default().to_vec()
+                };
                 stacks.store.note(key, stack(obs).into_iter().chain(stack(next_obs)));
             }
         }
-        let columns: Vec<&[u8]> = (0..self.schema.fields().len()).map(|i| self.block.columns.column(i)).collect();
+        let columns: Vec<&[u8]> =
+            (0..self.schema.fields().len()).map(|i| self.block.columns.column(i)).collect();
         self.words.pack(&columns, n, self.block.packed.bytes_mut());
         let keys = self.taken..self.taken + n as u64;
         let mut done = 0;
@@ -496,7 +510,10 @@ impl DeviceReplay {
         if visitor.loading() {
             let invalid = |path: &str, why: String| Err(StateError::Invalid { path: path.to_string(), why });
             if capacity != self.capacity {
-                let why = format!("{capacity} rows were kept and now {}; a buffer on the device resumes with the same capacity", self.capacity);
+                let why = format!(
+                    "{capacity} rows were kept and now {}; a buffer on the device resumes with the same capacity",
+                    self.capacity
+                );
                 return invalid("capacity", why);
             }
             if from > taken || taken > u64::MAX / 2 {

@@ -52,7 +52,13 @@ impl Random {
         if self.block != Some(block) {
             let first = block.wrapping_mul(self.table.numel() as u64);
             no_grad(|| {
-                self.table.copy_(&numbers(self.seed, first, &self.table.size(), self.stratified, self.table.device()));
+                self.table.copy_(&numbers(
+                    self.seed,
+                    first,
+                    &self.table.size(),
+                    self.stratified,
+                    self.table.device(),
+                ));
                 let _ = self.position.fill_((self.taken % batches) as i64);
             });
             self.block = Some(block);
@@ -148,7 +154,9 @@ mod tests {
         for _ in 0..300 {
             let shares = take(&mut whole);
             assert_eq!(shares, take(&mut resumed));
-            assert!(shares.iter().enumerate().all(|(i, s)| (i as f64 / 4.0..(i + 1) as f64 / 4.0).contains(s)));
+            assert!(
+                shares.iter().enumerate().all(|(i, s)| (i as f64 / 4.0..(i + 1) as f64 / 4.0).contains(s))
+            );
         }
     }
 }

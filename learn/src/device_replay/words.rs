@@ -46,7 +46,9 @@ impl Words {
 
     /// Writes columns, each with `n` rows' bytes, as rows of words into `out`.
     pub(super) fn pack(&self, columns: &[&[u8]], n: usize, out: &mut [u8]) {
-        for (column, (&bytes, &place)) in columns.iter().zip(self.schema.field_bytes().iter().zip(&self.places)) {
+        for (column, (&bytes, &place)) in
+            columns.iter().zip(self.schema.field_bytes().iter().zip(&self.places))
+        {
             let rows = column.chunks_exact(bytes).zip(out.chunks_exact_mut(WORD * self.words)).take(n);
             for (from, to) in rows {
                 to[WORD * place..][..bytes].copy_from_slice(from);

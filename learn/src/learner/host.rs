@@ -55,17 +55,7 @@ impl HostSource {
         };
         let lanes = vec![lane()];
         let read_back = ReadBack::default();
-        Self {
-            reader,
-            lanes,
-            next: 0,
-            ready: None,
-            prioritized,
-            rng,
-            pending: None,
-            read_back,
-            copies: None,
-        }
+        Self { reader, lanes, next: 0, ready: None, prioritized, rng, pending: None, read_back, copies: None }
     }
 
     /// Draws each batch while the update before it trains. On a GPU copies then run on a stream of their own.
@@ -231,7 +221,9 @@ impl Lane {
             && saved.len() == fields
             && saved.iter().enumerate().all(|(i, bytes)| bytes.len() == columns.column_mut(i).len());
         if !fits {
-            return Err("a batch of another size or schema; the state was made by another configuration".to_string());
+            return Err(
+                "a batch of another size or schema; the state was made by another configuration".to_string()
+            );
         }
         for (i, bytes) in saved.iter().enumerate() {
             columns.column_mut(i).copy_from_slice(bytes);
