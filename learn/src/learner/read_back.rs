@@ -30,7 +30,9 @@ impl ReadBack {
         let index = match td_error.device() {
             // A program without the CUDA half has no events, and reads when it is asked to.
             Device::Cuda(index) if cuda::available().is_ok() => index,
-            _ => return Ok(Errors::Here(if overwritten { td_error.copy() } else { td_error.shallow_clone() })),
+            _ => {
+                return Ok(Errors::Here(if overwritten { td_error.copy() } else { td_error.shallow_clone() }));
+            }
         };
         if self.slots.is_empty() {
             for _ in 0..2 {
