@@ -1,6 +1,7 @@
 //! Compiles the C++ shim against the libtorch that torch-sys found, and tells where that is.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=native");
@@ -20,8 +21,9 @@ fn main() {
         .file("native/optim.cc")
         .file("native/rmsprop.cc")
         .file("native/amp.cc")
+        .file("native/cuda_half.cc")
         .include(include.join("torch/csrc/api/include"))
-        .include(include)
+        .include(&include)
         .flag_if_supported("-Wno-unused-parameter")
         // For the kernels of our own: loops with a √ become vectors, and all processors round alike.
         .flag_if_supported("-fno-math-errno")
@@ -33,4 +35,75 @@ fn main() {
     println!("cargo::rustc-link-search=native={}", lib.display());
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=LIBTORCH_LIB={}", lib.display());
+    // The CUDA half of the shim is a library of its own, which the program carries and opens when a GPU is used. It is no part of the
+    // program proper, which has to run where libtorch has no CUDA half.
+    println!("cargo::rustc-check-cfg=cfg(rl_cuda_half)");
+    match cuda_half(&include, &lib) {
+        Ok(()) => println!("cargo::rustc-cfg=rl_cuda_half"),
+        Err(why) => {
+            println!("cargo::rustc-env=RL_CUDA_HALF_WHY={}", why.lines().collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+/// Compiles `native/cuda` into OUT_DIR/librl_learn_cuda.so, or says why it cannot be.
+fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
+    println!("cargo::rerun-if-env-changed=RL_CUDA_HEADERS");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return Err("there is no CUDA on this system".to_string());
+    }
+    if !lib.join("libtorch_cuda.so").exists() {
+        return Err("the libtorch that this was built with has no CUDA half".to_string());
+    }
+    let manifest =
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo tells the package's folder"));
+    let downloaded = manifest.join("../.cuda-headers");
+    println!("cargo::rerun-if-changed={}", downloaded.display());
+    // CUDA's headers: the user's, those that scripts/setup fetches, those that come with a full libtorch, a toolkit's.
+    let wheel = |root: &Path| root.join("nvidia/cu13/include");
+    let folders = [
+        std::env::var_os("RL_CUDA_HEADERS").map(PathBuf::from),
+        Some(wheel(&downloaded)),
+        include.ancestors().nth(2).map(wheel),
+        Some(PathBuf::from("/usr/local/cuda/include")),
+    ];
+    let needed = ["cuda_runtime_api.h", "crt/host_defines.h"];
+    let headers =
+        folders.into_iter().flatten().find(|folder| needed.iter().all(|file| folder.join(file).exists()));
+    let headers =
+        headers.ok_or("CUDA's headers were not there when this was built; `make setup` fetches them")?;
+
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo gives a folder")).join("librl_learn_cuda.so");
+    let compiler =
+        cc::Build::new().cpp(true).std("c++17").pic(true).debug(false).opt_level(2).try_get_compiler();
+    let mut command: Command = compiler.map_err(|e| e.to_string())?.to_command();
+    command.args(["-shared", "-w", "native/cuda/functions.cc", "-o"]).arg(&out);
+    for folder in [include.to_path_buf(), include.join("torch/csrc/api/include"), headers] {
+        command.arg("-isystem").arg(folder);
+    }
+    command.arg("-L").arg(lib);
+    // What libtorch_cuda itself needs (cuBLAS and so on) need not be on the machine that builds.
+    command.args([
+        "-Wl,--no-as-needed",
+        "-Wl,--allow-shlib-undefined",
+        "-ltorch_cuda",
+        "-lc10_cuda",
+        "-ltorch_cpu",
+        "-lc10",
+    ]);
+    // With CUDA's runtime at hand every name is resolved here and now; else it is found in the one that libtorch has opened.
+    let runtime = include.ancestors().nth(2).map(|root| root.join("nvidia/cu13/lib")).unwrap_or_default();
+    if runtime.join("libcudart.so.13").exists() {
+        command.arg("-L").arg(runtime).args(["-l:libcudart.so.13", "-Wl,-z,defs"]);
+    }
+    let output = command.output().map_err(|e| format!("the C++ compiler does not start: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let first =
+        text.lines().find(|line| line.contains("error") || line.contains("undefined")).unwrap_or_default();
+    println!("cargo::warning=the CUDA half of the shim does not compile: {first}");
+    Err(format!("it did not compile when this was built ({first})"))
 }

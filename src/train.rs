@@ -162,6 +162,9 @@ impl Session {
         while self.trainer.env_steps() < config.env_steps && !stop.requested() {
             let before = self.trainer.env_steps();
             self.trainer.step()?;
+            if let Some(warning) = self.trainer.take_warning() {
+                self.progress.println(&format!("warning: {warning}"));
+            }
             let now = self.trainer.env_steps();
             // With several environments side by side a step may pass a multiple without hitting it.
             let due = |every: u64| every > 0 && now / every > before / every;

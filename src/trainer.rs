@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::error::{CommandError, Result, usage};
 use crate::evaluation::{observations, step};
-use crate::wiring::{Stream, build_agent, build_replay, rng, schema, spaces};
+use crate::wiring::{Stream, build_agent, build_learner, build_replay, rng, schema, spaces};
 use rand::Rng as _;
 use rl_envs::{Obs, VecEnv};
 use rl_learn::{
@@ -63,13 +63,7 @@ impl Trainer {
         envs.reset(rng(config.seed, Stream::Envs).next_u64())?;
         let n_step = NStep::new(config.replay.n_step, config.replay.gamma, &schema)
             .map_err(|e| CommandError::Usage(format!("replay: {e}")))?;
-        let learner = Learner::new(
-            replay.sampler(),
-            config.train.batch_size,
-            config.replay.prioritized,
-            rng(config.seed, Stream::Sampling),
-            device,
-        );
+        let learner = build_learner(&config, &replay, device)?;
         Ok(Self {
             n_step: vec![n_step; envs.len()],
             writer: replay.writer(),
@@ -111,7 +105,14 @@ impl Trainer {
         self.env_steps += self.envs.len() as u64;
         let train = &self.config.train;
         let rounds = self.env_steps / train.train_every - before / train.train_every;
-        if self.env_steps > train.random_steps && self.replay.len() >= train.batch_size {
+        let stored = match self.learner.device_replay() {
+            None => self.replay.len(),
+            Some(replay) => {
+                replay.take_in().map_err(|e| CommandError::Failed(e.to_string()))?;
+                replay.len()
+            }
+        };
+        if self.env_steps > train.random_steps && stored >= train.batch_size {
             let beta = self.config.replay.beta.at(self.env_steps);
             for _ in 0..rounds * train.updates_per_train {
                 let update = self.learner.update(&mut *self.agent, beta);
@@ -122,6 +123,11 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// Something the user should know of how updates are run, told once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.learner.take_warning()
     }
 
     /// The error of a run whose numbers have run away; `sign` is what showed it.

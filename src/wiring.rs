@@ -1,10 +1,11 @@
 //! From a configuration to the parts of a run. Here environments and replay buffers meet.
 
-use crate::config::Config;
+use crate::config::{Config, ReplayDevice};
 use crate::error::{CommandError, Result, usage};
 use rand::SeedableRng;
 use rl_envs::{EnvSpec, Space};
-use rl_learn::{ActionSpace, Agent, Device, Dtype, Rng, Schema, Spaces};
+use rl_learn::device_replay::{DeviceReplay, DeviceReplaySettings};
+use rl_learn::{ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, Rng, Schema, Spaces};
 use rl_replay::{Prioritized, Replay};
 
 /// What each random generator of a run is for. Each has a stream of its own, so that a change in how one is used leaves the
@@ -81,17 +82,58 @@ pub fn build_agent(config: &Config, device: Device) -> Result<Box<dyn Agent>> {
     )?)
 }
 
-/// The configured replay buffer, empty.
+/// The configured replay buffer, empty; where the buffer is on the learner's device, its inlet.
 ///
 /// # Errors
 /// [`CommandError::Usage`] when its settings are refused or it does not fit into memory.
 pub fn build_replay(config: &Config, schema: Schema) -> Result<Replay> {
     let replay = &config.replay;
-    let builder = Replay::builder(schema).capacity(replay.capacity);
-    let builder = if replay.prioritized {
-        builder.prioritized(Prioritized { alpha: replay.alpha, epsilon: replay.priority_epsilon })
+    let builder = Replay::builder(schema);
+    let builder = match replay.device {
+        ReplayDevice::Host => builder.capacity(replay.capacity),
+        // A block, and what one step of all environments may complete: n rows each, where episodes end.
+        ReplayDevice::Learner => {
+            builder.capacity((replay.block_rows + config.train.num_envs * replay.n_step).next_power_of_two())
+        }
+    };
+    let builder = if replay.prioritized && replay.device == ReplayDevice::Host {
+        builder.prioritized(prioritized(config))
     } else {
         builder.uniform()
     };
     builder.build().map_err(|e| CommandError::Usage(format!("replay: {e}")))
+}
+
+fn prioritized(config: &Config) -> Prioritized {
+    Prioritized { alpha: config.replay.alpha, epsilon: config.replay.priority_epsilon }
+}
+
+/// The configured learner from `replay`, which [`build_replay`] made.
+///
+/// # Errors
+/// [`CommandError::Usage`] when something is asked for that the device does not have.
+pub fn build_learner(config: &Config, replay: &Replay, device: Device) -> Result<Learner> {
+    let mut draws = rng(config.seed, Stream::Sampling);
+    let learner = match config.replay.device {
+        ReplayDevice::Host => {
+            Learner::new(replay.sampler(), config.train.batch_size, config.replay.prioritized, draws, device)
+        }
+        ReplayDevice::Learner => {
+            let settings = DeviceReplaySettings {
+                capacity: config.replay.capacity,
+                batch_rows: config.train.batch_size,
+                block_rows: config.replay.block_rows,
+                prioritized: config.replay.prioritized.then(|| prioritized(config)),
+                tree_height: None,
+            };
+            let on_device = DeviceReplay::new(&settings, replay, &mut draws, device);
+            Learner::on_device(on_device.map_err(|e| CommandError::Usage(format!("replay: {e}")))?)
+        }
+    };
+    let settings = LearnerSettings {
+        cuda_graph: config.learner.cuda_graph,
+        precision: config.learner.precision,
+        prefetch: None,
+    };
+    learner.with(&settings).map_err(CommandError::Usage)
 }

@@ -16,11 +16,13 @@
 mod accumulate;
 mod agent;
 pub mod amp;
+pub mod capture;
 mod collated;
 mod conv;
 mod conv_net;
 mod data_parallel;
 pub mod device;
+pub mod device_replay;
 mod init;
 mod learner;
 mod loader;
@@ -39,6 +41,11 @@ mod staging;
 mod state;
 pub mod target;
 
+/// CUDA's streams, events and graphs, where the shim's CUDA half is there ([`available`](cuda::available)).
+pub mod cuda {
+    pub use crate::shim::cuda::{Event, Graph, Pool, Stream, available};
+}
+
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
 pub use collated::{
@@ -47,7 +54,7 @@ pub use collated::{
 pub use conv::{Conv2d, Conv2dConfig};
 pub use conv_net::{ConvLayer, ConvNet, ConvNetConfig, ImageLayout};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
-pub use learner::{Learner, LearnerError};
+pub use learner::{Learner, LearnerError, LearnerSettings, Precision};
 pub use loader::{DeviceEpoch, DeviceLoader, PinnedBatch, PinnedMemory};
 pub use mlp::{Activation, Linear, Mlp, MlpConfig};
 pub use module::{Module, Role, buffers, gradients, parameters, try_gradients, visit_module, walk_under};

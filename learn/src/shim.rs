@@ -1,4 +1,6 @@
-//! Safe calls into `native/shim.cc`. All of this crate's foreign functions are here.
+//! Safe calls into `native/`. All of this crate's foreign functions are here and in `shim/`.
+
+pub(crate) mod cuda;
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};

@@ -60,16 +60,56 @@ impl Index<&str> for MiniBatch {
 
 /// Host memory to gather into, and the batch on the device that it becomes.
 ///
-/// On the CPU both are the same memory and [`upload`](Self::upload) moves nothing. For a GPU the host side is pinned and an upload is
-/// one copy a column.
+/// On the CPU both are the same memory and [`upload`](Self::upload) moves nothing. For a GPU the host side is pinned, all columns lie in one piece of
+/// memory on either side, and an upload is one copy.
 #[derive(Debug)]
 pub struct Staging {
     schema: Schema,
     rows: usize,
-    /// One tensor a field; empty on the CPU, where the batch itself is the host memory.
-    pinned: Vec<Tensor>,
-    pinned_weight: Option<Tensor>,
+    /// Pinned; `None` on the CPU, where the batch itself is the host memory.
+    host: Option<Columns>,
+    /// The bytes of `batch`.
+    whole: Tensor,
     batch: MiniBatch,
+}
+
+/// The columns of a batch and its weights, as views into one tensor of bytes.
+#[derive(Debug)]
+struct Columns {
+    whole: Tensor,
+    columns: Vec<Tensor>,
+    weight: Tensor,
+}
+
+/// Where columns may begin: a cache line, which suits vector instructions and a GPU's wide loads too.
+const ALIGN: usize = 64;
+
+impl Columns {
+    /// Zeros, and weights of 1, on `device`; pinned for `pinned_for`, if that is given.
+    fn new(schema: &Schema, rows: usize, device: Device, pinned_for: Option<Device>) -> Self {
+        let mut bytes = 0;
+        let mut place = |row_bytes: usize| {
+            let at = bytes;
+            bytes += (rows * row_bytes).next_multiple_of(ALIGN);
+            at as i64
+        };
+        let places: Vec<i64> = schema.field_bytes().iter().map(|&row_bytes| place(row_bytes)).collect();
+        let weights_at = place(size_of::<f32>());
+        let mut whole = Tensor::zeros([bytes as i64], (Kind::Uint8, device));
+        if let Some(gpu) = pinned_for {
+            whole = whole.pin_memory(gpu);
+        }
+        let view = |at: i64, row_bytes: usize, kind: Kind, shape: &[i64]| {
+            whole.narrow(0, at, (rows * row_bytes) as i64).view_dtype(kind).view(shape)
+        };
+        let columns = schema.fields().iter().zip(&places);
+        let columns = columns
+            .map(|(f, &at)| view(at, f.row_bytes(), kind_of(f.dtype), &column_shape(f, rows)))
+            .collect();
+        let weight = view(weights_at, size_of::<f32>(), Kind::Float, &[rows as i64]);
+        let _ = weight.shallow_clone().fill_(1.0);
+        Self { whole, columns, weight }
+    }
 }
 
 impl Staging {
@@ -78,21 +118,11 @@ impl Staging {
     /// # Panics
     /// When the memory cannot be had.
     pub fn new(schema: &Schema, rows: usize, device: Device) -> Self {
-        let shape = |field: &rl_minibatch::Field| column_shape(field, rows);
-        let zeros = |on: Device| -> Vec<Tensor> {
-            schema.fields().iter().map(|f| Tensor::zeros(shape(f), (kind_of(f.dtype), on))).collect()
-        };
-        let ones = |on: Device| Tensor::ones([rows as i64], (Kind::Float, on));
-        let (pinned, pinned_weight) = match device {
-            Device::Cpu => (Vec::new(), None),
-            _ => (
-                zeros(Device::Cpu).iter().map(|t| t.pin_memory(device)).collect(),
-                Some(ones(Device::Cpu).pin_memory(device)),
-            ),
-        };
+        let host = (device != Device::Cpu).then(|| Columns::new(schema, rows, Device::Cpu, Some(device)));
+        let Columns { whole, columns, weight } = Columns::new(schema, rows, device, None);
         let names = schema.fields().iter().map(|f| f.name.clone());
-        let batch = MiniBatch::new(names.zip(zeros(device)).collect(), ones(device));
-        Self { schema: schema.clone(), rows, pinned, pinned_weight, batch }
+        let batch = MiniBatch::new(names.zip(columns).collect(), weight);
+        Self { schema: schema.clone(), rows, host, whole, batch }
     }
 
     /// Rows of a batch.
@@ -100,17 +130,24 @@ impl Staging {
         self.rows
     }
 
+    /// What a row holds.
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// The host memory of the columns and of the weights, to be written by a gather.
     pub fn host_mut(&mut self) -> (BatchMut<'_>, &mut [f32]) {
-        let columns = if self.pinned.is_empty() { &mut self.batch.columns } else { &mut self.pinned };
+        let (columns, weight) = match &mut self.host {
+            Some(host) => (&mut host.columns, &mut host.weight),
+            None => (&mut self.batch.columns, &mut self.batch.weight),
+        };
         let columns = columns.iter_mut().zip(self.schema.fields()).map(|(tensor, field)| {
-            // SAFETY: the tensor is contiguous CPU memory of exactly rows × row_bytes bytes, made in `new` and never
-            // resized; it is borrowed mutably through `self` for as long as the slice lives.
+            // SAFETY: the tensor is contiguous CPU memory of exactly rows × row_bytes bytes, a part of `whole` that no other
+            // column overlaps, made in `new` and never resized; it is borrowed mutably through `self` for as long as the slice lives.
             unsafe { host_bytes(tensor, self.rows * field.row_bytes()) }
         });
         let columns =
             BatchMut::new(&self.schema, self.rows, columns).expect("staging is made for its schema");
-        let weight = self.pinned_weight.as_mut().unwrap_or(&mut self.batch.weight);
         // SAFETY: as above, `rows` f32.
         let weight = unsafe { host_bytes(weight, self.rows * size_of::<f32>()) };
         (columns, bytemuck::cast_slice_mut(weight))
@@ -118,14 +155,22 @@ impl Staging {
 
     /// Copies what the host memory holds to the device, and gives the batch there.
     pub fn upload(&mut self) -> &MiniBatch {
-        no_grad(|| {
-            for (device, host) in self.batch.columns.iter_mut().zip(&self.pinned) {
-                device.copy_(host);
-            }
-            if let Some(host) = &self.pinned_weight {
-                self.batch.weight.copy_(host);
-            }
-        });
+        if let Some(host) = &self.host {
+            no_grad(|| self.whole.copy_(&host.whole));
+        }
+        &self.batch
+    }
+
+    /// As [`upload`](Self::upload), on the current stream and without waiting for it: the host memory must stay as it is until the copy is over.
+    pub(crate) fn upload_async(&mut self) -> Result<(), crate::ShimError> {
+        match &self.host {
+            Some(host) => crate::shim::cuda::copy_async(&self.whole, &host.whole),
+            None => Ok(()),
+        }
+    }
+
+    /// The batch as it was uploaded last.
+    pub(crate) fn batch(&self) -> &MiniBatch {
         &self.batch
     }
 }
@@ -164,6 +209,33 @@ impl HostTensors {
             unsafe { host_bytes(tensor, self.rows * field.row_bytes()) }
         });
         BatchMut::new(&self.schema, self.rows, columns).expect("the tensors are made for the schema")
+    }
+}
+
+/// Rows of 8-byte words in a CPU tensor, pinned where they are to go to a GPU.
+#[derive(Debug)]
+pub(crate) struct HostWords {
+    /// `[rows, words]`, i64.
+    tensor: Tensor,
+}
+
+impl HostWords {
+    pub(crate) fn new(rows: usize, words: usize, device: Device) -> Result<Self, tch::TchError> {
+        let tensor = Tensor::f_zeros([rows as i64, words as i64], (Kind::Int64, Device::Cpu))?;
+        let tensor = if device == Device::Cpu { tensor } else { tensor.f_pin_memory(device)? };
+        Ok(Self { tensor })
+    }
+
+    /// To be copied from; a copy on a GPU's stream must be over before the bytes are written anew.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = self.tensor.numel() * size_of::<i64>();
+        // SAFETY: the tensor is contiguous CPU memory of exactly so many bytes, made in `new` and never resized; `tensor` lends it only
+        // shared, and this borrows `self` mutably for as long as the slice lives. No views of it are kept.
+        unsafe { host_bytes(&mut self.tensor, bytes) }
     }
 }
 

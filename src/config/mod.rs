@@ -13,7 +13,8 @@ pub use layers::{Layers, from_run, resolve, without_env};
 pub use presets::presets;
 
 use crate::error::{Result, usage};
-use rl_learn::Schedule;
+use rl_learn::capture::CudaGraph;
+use rl_learn::{Precision, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// The replay buffer.
     pub replay: ReplayConfig,
+    /// How updates are computed.
+    pub learner: LearnerConfig,
     /// The algorithm's own keys.
     pub agent: serde_json::Value,
     /// Evaluation, on environments and seeds of its own, always greedy.
@@ -81,6 +84,31 @@ pub struct ReplayConfig {
     pub beta: Schedule,
     /// Added to the magnitude of each temporal-difference error, so that no transition is never drawn again.
     pub priority_epsilon: f64,
+    /// Where the buffer is: "host" (the computer's memory) or "learner" (the learner's device, where drawing is a part of the update).
+    pub device: ReplayDevice,
+    /// Transitions that go to the learner's device at once, with device = "learner"; until a block is full they are not drawn.
+    pub block_rows: usize,
+}
+
+/// Where the replay buffer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplayDevice {
+    /// In the computer's memory.
+    #[default]
+    Host,
+    /// On the learner's device.
+    Learner,
+}
+
+/// How updates are computed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LearnerConfig {
+    /// Whether updates on a GPU are captured as CUDA graphs: "auto", "on" (an error where there can be none) or "off".
+    pub cuda_graph: CudaGraph,
+    /// What networks compute in during updates: "f32", "tf32" (NVIDIA GPUs) or "bf16"; parameters stay f32.
+    pub precision: Precision,
 }
 
 /// How a policy is judged.
@@ -124,7 +152,10 @@ impl Config {
                 alpha: 0.6,
                 beta: Schedule::linear(0.4, 1.0, 100_000),
                 priority_epsilon: 1e-6,
+                device: ReplayDevice::Host,
+                block_rows: 64,
             },
+            learner: LearnerConfig { cuda_graph: CudaGraph::Auto, precision: Precision::F32 },
             agent: algo.defaults(),
             eval: EvalConfig { every: 10_000, episodes: 10, final_episodes: 100, seed: 1_000_000_007 },
         }
@@ -141,6 +172,7 @@ impl Config {
             ("train.log_every", self.train.log_every),
             ("replay.capacity", self.replay.capacity as u64),
             ("replay.n_step", self.replay.n_step as u64),
+            ("replay.block_rows", self.replay.block_rows as u64),
             ("eval.episodes", self.eval.episodes as u64),
             ("eval.final_episodes", self.eval.final_episodes as u64),
         ];
@@ -174,6 +206,19 @@ impl Config {
                 "replay.priority_epsilon is {}; it must be finite and at least 0",
                 self.replay.priority_epsilon
             ));
+        }
+        if self.replay.device == ReplayDevice::Learner {
+            if self.replay.block_rows > self.replay.capacity {
+                return usage(format!(
+                    "replay.block_rows is {}, more than the buffer keeps (replay.capacity = {}); make it smaller",
+                    self.replay.block_rows, self.replay.capacity
+                ));
+            }
+            if self.replay.prioritized && self.replay.priority_epsilon == 0.0 {
+                return usage(
+                    "replay.priority_epsilon is 0; with replay.device = \"learner\" it must be above 0",
+                );
+            }
         }
         if self.replay.capacity < self.train.batch_size {
             return usage(format!(
