@@ -19,14 +19,44 @@ fn main() {
         .file("native/autograd.cc")
         .file("native/optim.cc")
         .file("native/amp.cc")
+        .file("native/mlp.cc")
+        .file("native/td.cc")
+        .file("native/calls.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")
         .compile("rl_learn_shim");
+    kernels();
     // The shim calls into these two; torch-sys names them too, but link order is not its promise.
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
     println!("cargo::rustc-link-search=native={}", lib.display());
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=LIBTORCH_LIB={}", lib.display());
+}
+
+/// Compiles the arithmetic of small networks once for each instruction set; which is used is decided at run time.
+fn kernels() {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let build = |name: &str, flags: &[&str]| {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(3).flag_if_supported("-fno-math-errno");
+        // GCC 12 warns of its own header of intrinsics.
+        build.flag_if_supported("-Wno-maybe-uninitialized").flag_if_supported("-Wno-unknown-pragmas");
+        if x86 {
+            build.define("RL_X86", None);
+        }
+        for flag in flags {
+            build.flag(flag);
+        }
+        build.file(format!("native/kernels/{name}.cc")).compile(&format!("rl_learn_{name}"));
+    };
+    // Linkers go over archives in this order: the one that names the others comes first.
+    build("baseline", &[]);
+    if x86 {
+        build("avx2", &["-mavx2", "-mfma"]);
+        let f512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"];
+        let wide = ["-mprefer-vector-width=512"];
+        build("avx512", &[f512.as_slice(), &wide].concat());
+    }
 }

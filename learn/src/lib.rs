@@ -16,6 +16,7 @@
 mod accumulate;
 mod agent;
 pub mod amp;
+mod calls;
 mod conv;
 mod data_parallel;
 pub mod device;
@@ -27,6 +28,7 @@ mod mlp;
 mod module;
 mod norm;
 mod optim;
+pub mod perceptron;
 mod pipeline;
 mod reduce;
 mod rnn;
@@ -38,6 +40,7 @@ pub mod target;
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
+pub use calls::{CallCounts, count_calls};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use data_parallel::{BUCKET_BYTES, BucketError, GradientBuckets, row_share};
 pub use learner::{Learner, LearnerError};

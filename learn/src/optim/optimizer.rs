@@ -201,6 +201,11 @@ impl Optimizer {
     /// Those of [`gradients`].
     pub fn descend(&self, loss: &Tensor, max_norm: f64) -> Result<(), ShimError> {
         let gradients = gradients(loss, &self.parameters);
+        let adam = matches!(self.config, OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. });
+        if adam && self.buckets.len() == 1 {
+            // The same factor, within the step's own pass over the gradients.
+            return self.advance_within(&gradients, None, false, max_norm);
+        }
         if max_norm > 0.0 {
             let _ = clip_norm(&gradients, max_norm)?;
         }
@@ -243,10 +248,21 @@ impl Optimizer {
         found_inf: Option<&Tensor>,
         first: bool,
     ) -> Result<(), ShimError> {
+        self.advance_within(gradients, found_inf, first, 0.0)
+    }
+
+    /// `max_norm`, if above 0, bounds the gradients' joint 2-norm; for Adam alone, with one bucket.
+    fn advance_within(
+        &self,
+        gradients: &[Tensor],
+        found_inf: Option<&Tensor>,
+        first: bool,
+        max_norm: f64,
+    ) -> Result<(), ShimError> {
         assert_eq!(gradients.len(), self.parameters.len(), "an optimizer takes one gradient a parameter");
         for bucket in &self.buckets {
             let group = &self.groups[bucket.group];
-            bucket.step(&self.config, group, gradients, found_inf, first)?;
+            bucket.step(&self.config, group, gradients, found_inf, first, max_norm)?;
         }
         Ok(())
     }
@@ -310,6 +326,7 @@ impl Bucket {
         gradients: &[Tensor],
         found_inf: Option<&Tensor>,
         first: bool,
+        max_norm: f64,
     ) -> Result<(), ShimError> {
         let weight_decay = group.weight_decay.unwrap_or(config.weight_decay());
         let adapt = group.adapt;
@@ -320,6 +337,7 @@ impl Bucket {
             steps: self.step.as_ref().map(|(_, handles)| handles),
             lr: &self.learning_rate,
             found_inf,
+            max_norm,
         };
         match *config {
             OptimizerConfig::Sgd { momentum, dampening, nesterov, .. } => {
