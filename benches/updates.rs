@@ -104,7 +104,10 @@ fn main() {
     }
     keep_freed_memory();
     device::set_threads(threads);
-    println!("{:<28} {:>10} {:>10}   median and tenth percentile, µs; {threads} thread(s)", "", "median", "p10");
+    println!(
+        "{:<28} {:>10} {:>10}   median and tenth percentile, µs; {threads} thread(s)",
+        "", "median", "p10"
+    );
     for case in cases().iter().filter(|case| case.name.contains(&filter)) {
         let (mut agent, batch) = (build(case), batch(case));
         let (median, p10) = time(1.0, || drop(agent.learn(&batch).expect("an update")));

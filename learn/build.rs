@@ -25,6 +25,8 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .include(include)
         .flag_if_supported("-Wno-unused-parameter")
+        // GCC 12 warns of libtorch's own headers.
+        .flag_if_supported("-Wno-maybe-uninitialized")
         .compile("rl_learn_shim");
     kernels();
     // The shim calls into these two; torch-sys names them too, but link order is not its promise.
@@ -42,7 +44,9 @@ fn kernels() {
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").opt_level(3).flag_if_supported("-fno-math-errno");
         // GCC 12 warns of its own header of intrinsics.
-        build.flag_if_supported("-Wno-maybe-uninitialized").flag_if_supported("-Wno-unknown-pragmas");
+        for warning in ["-Wno-maybe-uninitialized", "-Wno-uninitialized", "-Wno-unknown-pragmas"] {
+            build.flag_if_supported(warning);
+        }
         if x86 {
             build.define("RL_X86", None);
         }

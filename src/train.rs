@@ -52,7 +52,7 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
         }
     };
     let device = device::choose(&config.device)?;
-    device::set_threads(config.threads);
+    device::set_threads(config.intra_op_threads());
     let mut trainer = Trainer::new(config.clone(), device)?;
     let (run, metrics, wall_before) = match run {
         Some(run) => {

@@ -249,9 +249,7 @@ impl Agent for Ddpg {
                 Tensor::from_slice(&draw).reshape(shape).to_device(self.device)
             }
             // Acting is evaluation: running statistics normalize, also a single observation.
-            Mode::Greedy => {
-                no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?
-            }
+            Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?,
             Mode::Explore { .. } => {
                 let noise: Vec<f64> = (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
                 let noise =

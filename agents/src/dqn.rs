@@ -7,9 +7,9 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, TdLoss, argmax, bootstrap, td_loss};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, Device, MiniBatch, Mlp, MlpConfig, Mode, Module,
-    Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update,
-    Variant, no_grad, parameters, scalar, scope, value, visit_module,
+    ActionSpace, Activation, Agent, AgentError, Device, MiniBatch, Mlp, MlpConfig, Mode, Module, Optimizer,
+    OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError, StateVisitor, Tensor, Update, Variant,
+    no_grad, parameters, scalar, scope, value, visit_module,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -160,17 +160,18 @@ fn chains_of_perceptrons_compose() {
         let action = Tensor::cat(&[&run(&actor, &x), &x.narrow(1, 0, 11)], 1);
         run(&critic, &action).mean(Kind::Float)
     };
-    close(
-        &gradients(&loss(true), &parameters(&actor)),
-        &gradients(&loss(false), &parameters(&actor)),
-    );
+    close(&gradients(&loss(true), &parameters(&actor)), &gradients(&loss(false), &parameters(&actor)));
 }
 
 #[test]
 fn inputs_may_have_gaps_and_gradients_be_expanded() {
     let net = mlp(Activation::Relu);
     let wide = randn(&[30, 40], Kind::Float);
-    for x in [wide.narrow(1, 3, 17), randn(&[17, 30], Kind::Float).transpose(0, 1), wide.narrow(1, 0, 1).expand([30, 17], false)] {
+    for x in [
+        wide.narrow(1, 3, 17),
+        randn(&[17, 30], Kind::Float).transpose(0, 1),
+        wide.narrow(1, 0, 1).expand([30, 17], false),
+    ] {
         let (found, expected) = (net.forward(&x, Phase::Train), net.composed(&x, Phase::Train));
         close(&[found.detach()], &[expected.detach()]);
         // The gradient of a sum is one number, expanded.
@@ -257,7 +258,10 @@ fn mistakes_are_said_in_one_line() {
     assert_eq!(run(&[&first, &second], &ones(&[3, 4]), Some(&ones(&[3, 2]))), "");
     let cases = [
         (run(&[&first], &ones(&[3, 5]), None), "layer 0 of a perceptron takes 4 columns and is given 5"),
-        (run(&[&first, &second], &ones(&[3, 4]), None), "layer 1 of a perceptron takes 7 columns and is given 5"),
+        (
+            run(&[&first, &second], &ones(&[3, 4]), None),
+            "layer 1 of a perceptron takes 7 columns and is given 5",
+        ),
         (run(&[&first, &second], &ones(&[3, 4]), Some(&ones(&[2, 2]))), "what joins a perceptron of 3 rows"),
         (run(&[&first], &ones(&[3, 4]), Some(&ones(&[3, 1]))), "no second layer to join"),
         (run(&[&first], &ones(&[4]), None), "takes [B, inputs]"),
@@ -284,7 +288,7 @@ fn a_graph_is_used_once_and_as_it_was() {
     assert_ne!(backward(&twice, false), "");
     assert!(backward(&loss(), true).contains("take Mlp::composed"));
     let stale = loss();
-    no_grad(|| weights[2].shallow_clone().fill_(0.5));
+    let _ = no_grad(|| weights[2].shallow_clone().fill_(0.5));
     assert!(backward(&stale, false).contains("modified by an inplace operation"));
 }
 

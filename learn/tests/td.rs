@@ -13,7 +13,8 @@ const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 fn close(found: &Tensor, expected: &Tensor) {
     assert_eq!(found.size(), expected.size());
     let off = (found - expected).abs().max().double_value(&[]);
-    let largest = expected.abs().max().double_value(&[]).max(1e-3);
+    // A mean is of terms of about 1, whatever it is itself.
+    let largest = expected.abs().max().double_value(&[]).max(0.5);
     assert!(off <= 1e-6 * largest, "off by {off:e} of {largest:e}");
 }
 
@@ -180,7 +181,7 @@ fn writing_into_weights_is_noticed() {
         assert!(Tensor::f_run_backward(&[&stale], &[&x], false, false).is_err(), "change {i}");
     }
     let before = parameters(&target)[0].copy();
-    no_grad(|| parameters(&online)[0].shallow_clone().fill_(2.0));
+    let _ = no_grad(|| parameters(&online)[0].shallow_clone().fill_(2.0));
     pair.polyak_update(0.25).unwrap();
     close(&parameters(&target)[0], &(before * 0.75 + 0.5));
 }
