@@ -185,7 +185,7 @@ Gradients backward(const Chain& c, Tensor d, const Tensor& out, const Wanted& wa
     const int64_t rows = in.size(0), inputs = w.size(1), outputs = w.size(0);
     if (wanted.weights[i]) {
       if (own) {
-        g.weights[i] = at::empty_like(w);
+        g.weights[i] = at::empty(w.sizes(), w.options());
         Rows x = rows_of(in), dy = rows_of(d);
         rl::Product p{};
         p.m = outputs, p.n = inputs, p.k = rows;
@@ -199,7 +199,7 @@ Gradients backward(const Chain& c, Tensor d, const Tensor& out, const Wanted& wa
     }
     if (wanted.biases[i]) {
       if (own) {
-        g.biases[i] = at::empty_like(c.biases[i]);
+        g.biases[i] = at::empty(c.biases[i].sizes(), d.options());
         rl::kernels().column_sums(d.data_ptr<float>(), rows, outputs, d.stride(0), g.biases[i].data_ptr<float>());
       } else {
         g.biases[i] = at::sum(d, 0);

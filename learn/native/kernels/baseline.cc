@@ -1,5 +1,6 @@
 // What every processor of the target has, and the choice between the instruction sets.
 #include <cstdlib>
+#include <new>
 
 #include "elementwise.inl"
 
@@ -37,6 +38,7 @@ float* pack_memory(size_t n) {
     size_t bytes = (n * sizeof(float) + 4095) / 4096 * 4096;
     memory.at = static_cast<float*>(std::aligned_alloc(64, bytes));
     memory.size = memory.at == nullptr ? 0 : bytes / sizeof(float);
+    if (memory.at == nullptr) throw std::bad_alloc();
   }
   return memory.at;
 }
