@@ -22,13 +22,19 @@ fn main() {
         .file("native/rmsprop.cc")
         .file("native/amp.cc")
         .file("native/cuda_half.cc")
+        .file("native/mlp.cc")
+        .file("native/td.cc")
+        .file("native/calls.cc")
         .include(include.join("torch/csrc/api/include"))
         .include(&include)
         .flag_if_supported("-Wno-unused-parameter")
         // For the kernels of our own: loops with a √ become vectors, and all processors round alike.
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-ffp-contract=off")
+        // GCC 12 warns of libtorch's own headers.
+        .flag_if_supported("-Wno-maybe-uninitialized")
         .compile("rl_learn_shim");
+    kernels();
     // The shim calls into these two; torch-sys names them too, but link order is not its promise.
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
@@ -58,7 +64,10 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
     let manifest =
         PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo tells the package's folder"));
     let downloaded = manifest.join("../.cuda-headers");
-    println!("cargo::rerun-if-changed={}", downloaded.display());
+    if downloaded.exists() {
+        // One that is missing would be taken for changed each time.
+        println!("cargo::rerun-if-changed={}", downloaded.display());
+    }
     // CUDA's headers: the user's, those that scripts/setup fetches, those that come with a full libtorch, a toolkit's.
     let wheel = |root: &Path| root.join("nvidia/cu13/include");
     let folders = [
@@ -106,4 +115,32 @@ fn cuda_half(include: &Path, lib: &Path) -> Result<(), String> {
         text.lines().find(|line| line.contains("error") || line.contains("undefined")).unwrap_or_default();
     println!("cargo::warning=the CUDA half of the shim does not compile: {first}");
     Err(format!("it did not compile when this was built ({first})"))
+}
+
+/// Compiles the arithmetic of small networks once for each instruction set; which is used is decided at run time.
+fn kernels() {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let build = |name: &str, flags: &[&str]| {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(3).flag_if_supported("-fno-math-errno");
+        // GCC 12 warns of its own header of intrinsics.
+        for warning in ["-Wno-maybe-uninitialized", "-Wno-uninitialized", "-Wno-unknown-pragmas"] {
+            build.flag_if_supported(warning);
+        }
+        if x86 {
+            build.define("RL_X86", None);
+        }
+        for flag in flags {
+            build.flag(flag);
+        }
+        build.file(format!("native/kernels/{name}.cc")).compile(&format!("rl_learn_{name}"));
+    };
+    // Linkers go over archives in this order: the one that names the others comes first.
+    build("baseline", &[]);
+    if x86 {
+        build("avx2", &["-mavx2", "-mfma"]);
+        let f512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"];
+        let wide = ["-mprefer-vector-width=512"];
+        build("avx512", &[f512.as_slice(), &wide].concat());
+    }
 }

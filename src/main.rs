@@ -90,7 +90,7 @@ fn trained_agent(
     let config = from_run(run, Vec::new())?;
     // A policy is small and is asked for one observation, or a few, at a time.
     let device = device::choose("cpu")?;
-    device::set_threads(config.threads);
+    device::set_threads(config.intra_op_threads());
     let mut agent = wiring::build_agent(&config, device)?;
     let checkpoint = RunFolder::open(run).load(which, &config)?;
     checkpoint.load_part(|visitor| rl_learn::scope(visitor, "agent", |v| agent.visit(v)))?;

@@ -55,7 +55,7 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
         }
     };
     let device = device::choose(&config.device)?;
-    device::set_threads(config.threads);
+    device::set_threads(config.intra_op_threads());
     // Written to its end however training ends.
     let profile = args.profile.as_deref().map(start_profile).transpose()?;
     let mut trainer = Trainer::new(config.clone(), device)?;

@@ -12,7 +12,8 @@
 use crate::noise::NoiseState;
 use crate::{AlgoConfig, Noise, check_hidden, refuse};
 use rand::RngExt;
-use rl_learn::loss::{Loss, weighted_mean};
+use rl_learn::loss::{Loss, TdLoss, bootstrap, td_loss};
+use rl_learn::perceptron::perceptron;
 use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Dtype, Kind, Linear, MiniBatch, Mlp,
@@ -77,6 +78,7 @@ impl Default for DdpgConfig {
 /// μ(s), in units of half the action's range: `[B, O]` → `[B, A]` within ±1.
 struct Actor {
     mlp: Mlp,
+    batch_norm: bool,
 }
 
 impl Actor {
@@ -89,11 +91,15 @@ impl Actor {
             batch_norm: config.batch_norm,
             output_bound: Some(OUTPUT_BOUND),
         };
-        Self { mlp: Mlp::new(&mlp, rng, device) }
+        Self { mlp: Mlp::new(&mlp, rng, device), batch_norm: config.batch_norm }
     }
 
-    fn forward(&self, obs: &Tensor, phase: Phase) -> Tensor {
-        self.mlp.forward(obs, phase).tanh()
+    fn forward(&self, obs: &Tensor, phase: Phase) -> Result<Tensor, AgentError> {
+        if self.batch_norm {
+            return Ok(self.mlp.forward(obs, phase).tanh());
+        }
+        let (relu, tanh) = (Activation::Relu, Activation::Tanh);
+        Ok(perceptron(&self.mlp.layers(), relu, Some(tanh), obs, None)?)
     }
 }
 
@@ -131,14 +137,19 @@ impl Critic {
     }
 
     /// `[B, O]`, `[B, A]` → `[B]`.
-    fn forward(&self, obs: &Tensor, action: &Tensor, phase: Phase) -> Tensor {
-        let hidden = match &self.norms {
+    fn forward(&self, obs: &Tensor, action: &Tensor, phase: Phase) -> Result<Tensor, AgentError> {
+        let q = match &self.norms {
             Some((of_obs, of_hidden)) => {
-                of_hidden.forward(&self.first.forward(&of_obs.forward(obs, phase)), phase).relu()
+                let first = self.first.forward(&of_obs.forward(obs, phase));
+                let hidden = of_hidden.forward(&first, phase).relu();
+                self.rest.forward(&Tensor::cat(&[&hidden, action], 1), phase)
             }
-            None => self.first.forward(obs).relu(),
+            None => {
+                let layers: Vec<&Linear> = [&self.first].into_iter().chain(self.rest.layers()).collect();
+                perceptron(&layers, Activation::Relu, None, obs, Some(action))?
+            }
         };
-        self.rest.forward(&Tensor::cat(&[&hidden, action], 1), phase).squeeze_dim(1)
+        Ok(q.squeeze_dim(1))
     }
 }
 
@@ -247,12 +258,12 @@ impl Agent for Ddpg {
                 Tensor::from_slice(&draw).reshape(shape).to_device(self.device)
             }
             // Acting is evaluation: running statistics normalize, also a single observation.
-            Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval)),
+            Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?,
             Mode::Explore { .. } => {
                 let noise: Vec<f64> = (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
                 let noise =
                     Tensor::from_slice(&noise).to_kind(Kind::Float).reshape(shape).to_device(self.device);
-                let unit = no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval));
+                let unit = no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?;
                 (unit + noise).clamp(-1.0, 1.0)
             }
         };
@@ -271,29 +282,29 @@ impl Agent for Ddpg {
         let action = (&batch["action"] - &self.bias) / &self.scale;
 
         // Critic: minimize the weighted loss of y − Q(s, a).
-        let target = no_grad(|| {
-            let next_action = self.target_actor.forward(next_obs, Phase::Train);
-            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Train);
-            &batch["reward"] + &batch["discount"] * next_q
-        });
-        let q = self.critic.forward(obs, &action, Phase::Train);
-        let critic_loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
+        let target = no_grad(|| -> Result<Tensor, AgentError> {
+            let next_action = self.target_actor.forward(next_obs, Phase::Train)?;
+            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Train)?;
+            Ok(bootstrap(&batch["reward"], &batch["discount"], &next_q, None)?)
+        })?;
+        let q = self.critic.forward(obs, &action, Phase::Train)?;
+        let TdLoss { loss: critic_loss, td_error, q_mean, .. } =
+            td_loss(self.config.loss, &q, None, &target, batch.weight())?;
         self.critic_optimizer.descend(&critic_loss, self.config.max_grad_norm)?;
 
         // Actor: climb Q(s, μ(s)).
-        let own_action = self.actor.forward(obs, Phase::Train);
-        let actor_loss = -self.critic.forward(obs, &own_action, Phase::Train).mean(Kind::Float);
+        let own_action = self.actor.forward(obs, Phase::Train)?;
+        let actor_loss = -self.critic.forward(obs, &own_action, Phase::Train)?.mean(Kind::Float);
         self.actor_optimizer.descend(&actor_loss, self.config.max_grad_norm)?;
 
         self.actors.polyak_update(self.config.tau)?;
         self.critics.polyak_update(self.config.tau)?;
-        let q = q.detach();
         Ok(Update {
-            td_error: (target - &q).abs_(),
+            td_error,
             scalars: vec![
                 ("loss", critic_loss.detach()),
                 ("actor_loss", actor_loss.detach()),
-                ("q_mean", q.mean(Kind::Float)),
+                ("q_mean", q_mean),
             ],
         })
     }

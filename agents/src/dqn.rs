@@ -4,7 +4,7 @@
 
 use crate::{AlgoConfig, check_hidden, refuse};
 use rand::RngExt;
-use rl_learn::loss::{Loss, weighted_mean};
+use rl_learn::loss::{Loss, TdLoss, argmax, bootstrap, td_loss};
 use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Kind, MiniBatch, Mlp,
@@ -233,8 +233,7 @@ impl Agent for Dqn {
         if let Some(random) = random.iter().copied().collect::<Option<Vec<i64>>>() {
             return Ok(Tensor::from_slice(&random));
         }
-        let greedy = no_grad(|| self.online.forward(&obs.to_device(self.device)).argmax(1, false));
-        let mut actions = Vec::<i64>::try_from(greedy.to_device(Device::Cpu))?;
+        let mut actions = argmax(&no_grad(|| self.online.forward(&obs.to_device(self.device))))?;
         for (action, random) in actions.iter_mut().zip(random) {
             *action = random.unwrap_or(*action);
         }
@@ -251,18 +250,13 @@ impl Agent for Dqn {
         let next_obs = &batch["next_obs"];
         // y = r + discount · Q′(s′, a*), where a* maximizes Q′, or Q for double Q-learning.
         let target = no_grad(|| {
+            let chooser = self.config.double.then(|| self.online.forward(next_obs));
             let next_q = self.target.forward(next_obs);
-            let best = if self.config.double {
-                let best = self.online.forward(next_obs).argmax(1, true);
-                next_q.gather(1, &best, false).squeeze_dim(1)
-            } else {
-                next_q.amax([1i64].as_slice(), false)
-            };
-            &batch["reward"] + &batch["discount"] * best
-        });
-        let q =
-            self.online.forward(&batch["obs"]).gather(1, &batch["action"].unsqueeze(1), false).squeeze_dim(1);
-        let loss = weighted_mean(&self.config.loss.each(&q, &target), batch.weight());
+            bootstrap(&batch["reward"], &batch["discount"], &next_q, chooser.as_ref())
+        })?;
+        let q = self.online.forward(&batch["obs"]);
+        let TdLoss { loss, td_error, q_mean, .. } =
+            td_loss(self.config.loss, &q, Some(&batch["action"]), &target, batch.weight())?;
         self.optimizer.descend(&loss, self.config.max_grad_norm)?;
         if variant == WITH_TARGET {
             if self.config.tau < 1.0 {
@@ -271,11 +265,7 @@ impl Agent for Dqn {
                 self.pair.hard_update()?;
             }
         }
-        let q = q.detach();
-        Ok(Update {
-            td_error: (target - &q).abs_(),
-            scalars: vec![("loss", loss.detach()), ("q_mean", q.mean(Kind::Float))],
-        })
+        Ok(Update { td_error, scalars: vec![("loss", loss.detach()), ("q_mean", q_mean)] })
     }
 
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {

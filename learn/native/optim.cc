@@ -1,10 +1,11 @@
 #include "optim.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorIterator.h>
 
 #include "guarded.h"
+#include "kernels/kernels.h"
 #include "rmsprop.h"
+#include "threads.h"
 
 struct List {
   std::vector<at::Tensor> tensors;
@@ -78,25 +79,6 @@ std::vector<size_t> ranges(at::TensorList tensors, int64_t threads) {
   return 4 * longest * threads <= 5 * total ? cuts : std::vector<size_t>();
 }
 
-// Calls `work(i)` for i in 0..n on libtorch's own threads, and nothing inside takes further threads. at::parallel_for would do, but it is a
-// template around OpenMP pragmas: compiled here it would bring a second OpenMP runtime with threads of its own. Inside libtorch it is reached
-// through an iterator over a tensor of numbers.
-template <typename Work>
-void on_threads(int64_t n, Work work) {
-  at::Tensor numbers = at::arange(n, at::kLong);
-  auto iterator = at::TensorIteratorConfig()
-                      .set_check_mem_overlap(false)
-                      .check_all_same_dtype(false)
-                      .resize_outputs(false)
-                      .add_output(numbers)
-                      .build();
-  auto loop = [&](char** data, const int64_t* strides, int64_t count) {
-    at::NoGradGuard no_grad;  // is a thread's own
-    for (int64_t i = 0; i < count; ++i) work(*reinterpret_cast<int64_t*>(data[0] + i * strides[0]));
-  };
-  iterator.for_each(loop, /*grain_size=*/1);
-}
-
 // Makes `step(part)` see every tensor of the group once. On a GPU that is one call. On a CPU with several threads each takes its share of the
 // tensors, which is one parallel region a step and not one a tensor or operation; and no part has more than `most` elements (or it is a single
 // tensor), so that the operations of a rule that has several find the part in the cache.
@@ -122,7 +104,7 @@ void each_part(const Group* group, int64_t most, Step step) {
   std::vector<size_t> cuts;
   if (threads > 1 && whole.params.size() > 1 && !at::in_parallel_region()) cuts = ranges(whole.params, threads);
   if (cuts.empty()) return go(0, whole.params.size());
-  on_threads(threads, [&](int64_t i) { go(cuts[i], cuts[i + 1]); });
+  rl::on_threads(threads, [&](int64_t i) { go(cuts[i], cuts[i + 1]); });
 }
 
 // Takes a step of a rule that knows nothing of gradients that are not finite, and takes it back where there were such: on the device, so
@@ -175,7 +157,7 @@ void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
   if (threads == 1 || total < at::internal::GRAIN_SIZE || at::in_parallel_region()) return go(0, total);
   // Whole cache lines of the tensors that fill some, so that two threads seldom write to one.
   auto cut = [&](int64_t i) { return i == threads ? total : i * total / threads / 16 * 16; };
-  on_threads(threads, [&](int64_t i) { go(cut(i), cut(i + 1)); });
+  rl::on_threads(threads, [&](int64_t i) { go(cut(i), cut(i + 1)); });
 }
 
 constexpr int64_t ALL = std::numeric_limits<int64_t>::max();
@@ -203,6 +185,49 @@ void descend(at::TensorList params, at::TensorList update, const at::Tensor& lr)
   at::_foreach_sub_(params, at::_foreach_mul(update, like(lr, params)));
 }
 
+// Whether all that an Adam step touches is f32 in the CPU's memory, without gaps, and no more than one thread's work.
+bool own_kernels(const Group* group) {
+  int64_t total = 0;
+  for (const auto& param : group->params->tensors) {
+    if (!param.is_cpu() || param.scalar_type() != at::kFloat) return false;
+    total += param.numel();
+  }
+  const at::Tensor& lr = *group->lr;
+  const at::Tensor& step = group->steps->tensors.front();
+  auto number = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.numel() == 1; };
+  return number(lr) && number(step) && (group->found_inf == nullptr || number(*group->found_inf)) &&
+         (at::get_num_threads() == 1 || total < at::internal::GRAIN_SIZE);
+}
+
+void own_adam(const Group* group, const Tensors& grads, const AdamRule* rule) {
+  if (group->found_inf != nullptr && *group->found_inf->data_ptr<float>() != 0) return;
+  const auto& kernels = rl::kernels();
+  rl::AdamNumbers by{};
+  by.grad_scale = 1;
+  if (group->max_norm > 0) {
+    double squares = 0;
+    for (const auto& grad : grads) squares += kernels.sum_of_squares(grad.data_ptr<float>(), grad.numel());
+    // As torch's clip_grad_norm_: min(1, max_norm / (norm + 1e-6)), where NaN stays NaN.
+    float factor = float(group->max_norm) / (float(std::sqrt(squares)) + 1e-6f);
+    by.grad_scale = factor > 1 ? 1 : factor;
+  }
+  float& step = *group->steps->tensors.front().data_ptr<float>();
+  step += 1;
+  by.beta1 = rule->beta1, by.beta2 = rule->beta2, by.weight_decay = rule->weight_decay, by.eps = rule->eps;
+  by.lr = *group->lr->data_ptr<float>();
+  by.correction1 = 1 - std::pow(rule->beta1, double(step));
+  by.correction2 = 1 - std::pow(rule->beta2, double(step));
+  by.decoupled = rule->decoupled;
+  const auto &params = group->params->tensors, &first = group->slots[0]->tensors, &second = group->slots[1]->tensors;
+  for (size_t i = 0; i < params.size(); ++i) {
+    kernels.adam({params[i].data_ptr<float>(), first[i].data_ptr<float>(), second[i].data_ptr<float>(),
+                  grads[i].data_ptr<float>(), params[i].numel()},
+                 by);
+    // As an operator in place would: a graph that still needs the old values must be able to tell.
+    params[i].unsafeGetTensorImpl()->bump_version();
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -224,11 +249,18 @@ void rl_list_free(List* list) {
 
 char* rl_adam(const Group* group, const AdamRule* rule) {
   return rl::guarded([&] {
+    const Tensors grads = gradients(group);
+    if (own_kernels(group)) return own_adam(group, grads, rule);
+    std::optional<at::Tensor> grad_scale;
+    if (group->max_norm > 0) {
+      // The fused kernel divides the gradients by it, and writes them back.
+      grad_scale = ((norms(grads).norm() + 1e-6) / group->max_norm).clamp_min(1.0).to(at::kFloat);
+    }
     count(group);
     each_part(group, ALL, [&](const Part& part) {
       auto kernel = rule->decoupled ? at::_ops::_fused_adamw__tensor_lr::call : at::_ops::_fused_adam__tensor_lr::call;
       kernel(part.params, part.grads, part.slots[0], part.slots[1], {}, part.steps, part.lr, rule->beta1, rule->beta2,
-             rule->weight_decay, rule->eps, /*amsgrad=*/false, /*maximize=*/false, {}, part.found_inf);
+             rule->weight_decay, rule->eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale, part.found_inf);
     });
   });
 }

@@ -1,6 +1,7 @@
 // One optimizer step of one group of parameters, all of one dtype on one device. Conventions: see shim.h.
 //
-// Every step takes a Group and the numbers of its rule. Nothing is read back to the host on a GPU. A gradient is never written to.
+// Every step takes a Group and the numbers of its rule. Nothing is read back to the host on a GPU. A gradient is never
+// written to, unless its group says so.
 #pragma once
 #include <cstddef>
 
@@ -21,6 +22,7 @@ struct Group {
   const List* steps;         // as many handles as params, all of one f32 scalar; null for rules that count nothing
   const at::Tensor* lr;      // f32 scalar
   const at::Tensor* found_inf;  // f32 scalar, or null; where it is not 0 the step does nothing, the count included
+  double max_norm;  // for rl_adam alone: if above 0, gradients count scaled down to this joint 2-norm, and may be written to
 };
 
 // torch.optim.Adam, or AdamW when `decoupled`, with libtorch's fused kernel. Slots: exp_avg, exp_avg_sq.

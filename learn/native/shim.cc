@@ -1,6 +1,9 @@
 #include "shim.h"
 
+#include <ATen/Parallel.h>
+
 #include "guarded.h"
+#include "kernels/kernels.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -12,6 +15,23 @@
 using rl::copy_message;
 using rl::guarded;
 using rl::list;
+
+namespace {
+
+// Whether these are pairs of f32 on the CPU, without gaps and small enough for one thread: then a loop is all it takes, where
+// libtorch's foreach operators call an operator a tensor.
+bool plain(at::Tensor* const* targets, at::Tensor* const* sources, size_t n) {
+  int64_t total = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const at::Tensor &target = *targets[i], &source = *sources[i];
+    auto f32 = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.is_contiguous(); };
+    if (!f32(target) || !f32(source) || target.sizes() != source.sizes()) return false;
+    total += target.numel();
+  }
+  return at::get_num_threads() == 1 || total < at::internal::GRAIN_SIZE;
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -45,11 +65,24 @@ char* rl_open_cuda() {
 }
 
 char* rl_foreach_lerp(at::Tensor* const* targets, at::Tensor* const* sources, size_t n, double weight) {
-  return guarded([&] { at::_foreach_lerp_(list(targets, n), list(sources, n), weight); });
+  return guarded([&] {
+    if (!plain(targets, sources, n)) return at::_foreach_lerp_(list(targets, n), list(sources, n), weight);
+    for (size_t i = 0; i < n; ++i) {
+      auto numel = targets[i]->numel();
+      rl::kernels().lerp(targets[i]->data_ptr<float>(), sources[i]->data_ptr<float>(), numel, float(weight));
+      targets[i]->unsafeGetTensorImpl()->bump_version();
+    }
+  });
 }
 
 char* rl_foreach_copy(at::Tensor* const* targets, at::Tensor* const* sources, size_t n) {
-  return guarded([&] { at::_foreach_copy_(list(targets, n), list(sources, n)); });
+  return guarded([&] {
+    if (!plain(targets, sources, n)) return at::_foreach_copy_(list(targets, n), list(sources, n));
+    for (size_t i = 0; i < n; ++i) {
+      std::memmove(targets[i]->data_ptr(), sources[i]->data_ptr(), targets[i]->nbytes());
+      targets[i]->unsafeGetTensorImpl()->bump_version();
+    }
+  });
 }
 
 char* rl_foreach_add(at::Tensor* const* targets, at::Tensor* const* sources, size_t n, double alpha) {

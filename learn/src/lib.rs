@@ -16,6 +16,7 @@
 mod accumulate;
 mod agent;
 pub mod amp;
+mod calls;
 pub mod capture;
 mod collated;
 mod conv;
@@ -31,6 +32,7 @@ mod mlp;
 mod module;
 mod norm;
 mod optim;
+pub mod perceptron;
 mod pipeline;
 pub mod profile;
 mod reduce;
@@ -48,6 +50,7 @@ pub mod cuda {
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
 pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
+pub use calls::{CallCounts, count_calls};
 pub use collated::{
     BlockTensors, GraphTensors, NeighborhoodTensors, PackedTensors, PaddedTensors, TensorsError,
 };

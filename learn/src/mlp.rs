@@ -3,6 +3,7 @@
 use crate::init;
 use crate::module::{Module, Role, walk_under};
 use crate::norm::{BatchNorm1d, Phase};
+use crate::perceptron::perceptron;
 use rl_minibatch::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,11 @@ impl Linear {
     /// When `x` has another number of columns, dtype or device.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))
+    }
+
+    /// W and b.
+    pub(crate) fn tensors(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
     }
 }
 
@@ -117,11 +123,31 @@ impl Mlp {
         }
     }
 
-    /// `[B, inputs]` → `[B, outputs]`. Without batch normalization both phases are the same.
+    /// The linear layers, the output's last.
+    pub fn layers(&self) -> Vec<&Linear> {
+        self.layers.iter().collect()
+    }
+
+    /// `[B, inputs]` → `[B, outputs]`. Without batch normalization both phases are the same, and it is one place in the autograd graph
+    /// ([`perceptron`](crate::perceptron::perceptron)).
     ///
     /// # Panics
     /// When `x` has another number of columns, dtype or device; with batch normalization in [`Phase::Train`] also when it has a single row.
     pub fn forward(&self, x: &Tensor, phase: Phase) -> Tensor {
+        if self.input_norm.is_none() && self.norms.is_empty() && x.dim() == 2 {
+            return match perceptron(&self.layers(), self.activation, None, x, None) {
+                Ok(out) => out,
+                Err(why) => panic!("{why}"),
+            };
+        }
+        self.composed(x, phase)
+    }
+
+    /// The same, operator by operator as autograd knows them: for second derivatives.
+    ///
+    /// # Panics
+    /// Those of [`forward`](Self::forward).
+    pub fn composed(&self, x: &Tensor, phase: Phase) -> Tensor {
         let mut x = match &self.input_norm {
             Some(norm) => norm.forward(x, phase),
             None => x.shallow_clone(),

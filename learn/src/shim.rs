@@ -14,6 +14,12 @@ use torch_sys::C_tensor;
 #[error("libtorch: {0}")]
 pub struct ShimError(pub(crate) String);
 
+impl From<tch::TchError> for ShimError {
+    fn from(error: tch::TchError) -> Self {
+        Self(crate::first_line(&error))
+    }
+}
+
 type List = *const *mut C_tensor;
 
 unsafe extern "C" {
@@ -115,6 +121,7 @@ pub(crate) struct RawGroup {
     steps: *const RawList,
     lr: *const C_tensor,
     found_inf: *const C_tensor,
+    max_norm: f64,
 }
 
 /// The lists that one step of one group works on; all that are there are as long as `params`.
@@ -125,6 +132,8 @@ pub(crate) struct Group<'a> {
     pub lr: &'a Tensor,
     /// Not 0 where the step is to do nothing.
     pub found_inf: Option<&'a Tensor>,
+    /// For Adam: if above 0, the gradients' joint 2-norm is bounded by it, and they may be written to.
+    pub max_norm: f64,
 }
 
 type Step<R> = unsafe extern "C" fn(*const RawGroup, *const R) -> *mut c_char;
@@ -186,6 +195,7 @@ pub(crate) fn step<R: Rule>(group: &Group, grads: &[&Tensor], rule: &R) -> Resul
         steps: raw(group.steps),
         lr: group.lr.as_ptr(),
         found_inf: group.found_inf.map_or(std::ptr::null(), Tensor::as_ptr),
+        max_norm: group.max_norm,
     };
     // SAFETY: `group` and `rule` have the layouts of native/optim.h; lists and gradients are alive for the length of the call and as long as
     // checked above, and lists that may be missing are null. libtorch checks shapes and dtypes.
@@ -473,5 +483,158 @@ pub(crate) fn squared_norm(tensors: &[Tensor]) -> Result<Tensor, ShimError> {
     unsafe {
         checked(rl_squared_norm(pointers(tensors).as_ptr(), tensors.len(), &mut norm2))?;
         Ok(Tensor::from_ptr(norm2))
+    }
+}
+
+unsafe extern "C" {
+    fn rl_perceptron(
+        x: *const C_tensor,
+        joined: *const C_tensor,
+        weights: List,
+        biases: List,
+        layers: usize,
+        hidden: c_int,
+        last: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn rl_td_loss(
+        q: *const C_tensor,
+        action: *const C_tensor,
+        target: *const C_tensor,
+        weight: *const C_tensor,
+        huber: bool,
+        loss: *mut *mut C_tensor,
+        chosen: *mut *mut C_tensor,
+        magnitude: *mut *mut C_tensor,
+        mean: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn rl_bootstrap(
+        reward: *const C_tensor,
+        discount: *const C_tensor,
+        q: *const C_tensor,
+        chooser: *const C_tensor,
+        target: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn rl_argmax(q: *const C_tensor, out: *mut c_longlong) -> *mut c_char;
+    fn rl_calls_begin(counting: *mut *mut c_void) -> *mut c_char;
+    fn rl_calls_end(
+        counting: *mut c_void,
+        tell: unsafe extern "C" fn(*mut c_void, *const c_char, u64),
+        context: *mut c_void,
+        syncs: *mut u64,
+    ) -> *mut c_char;
+}
+
+fn raw(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
+}
+
+/// A chain of linear layers, one place in the autograd graph; see native/mlp.h.
+pub(crate) fn perceptron<'a>(
+    x: &Tensor,
+    joined: Option<&Tensor>,
+    layers: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+    hidden: c_int,
+    last: c_int,
+) -> Result<Tensor, ShimError> {
+    let pointer = |tensor: &Tensor| tensor.as_ptr().cast_mut();
+    let (weights, biases): (Vec<_>, Vec<_>) = layers.map(|(w, b)| (pointer(w), pointer(b))).unzip();
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the tensors are borrowed, and so alive, for the length of the call; on success `out` receives a new
+    // at::Tensor that is ours. The shim checks shapes, dtypes and devices.
+    unsafe {
+        checked(rl_perceptron(
+            x.as_ptr(),
+            raw(joined),
+            weights.as_ptr(),
+            biases.as_ptr(),
+            weights.len(),
+            hidden,
+            last,
+            &mut out,
+        ))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// The loss of temporal-difference errors on the CPU, with the chosen values, |δ| and the values' mean; see native/td.h.
+pub(crate) fn td_loss(
+    q: &Tensor,
+    action: Option<&Tensor>,
+    target: &Tensor,
+    weight: &Tensor,
+    huber: bool,
+) -> Result<[Tensor; 4], ShimError> {
+    let mut out = [std::ptr::null_mut(); 4];
+    let [loss, chosen, magnitude, mean] = &mut out;
+    // SAFETY: live tensors for the length of the call, whose shapes, dtypes and device the shim checks; on success each of the
+    // four receives a new at::Tensor that is ours.
+    unsafe {
+        let (target, weight) = (target.as_ptr(), weight.as_ptr());
+        checked(rl_td_loss(q.as_ptr(), raw(action), target, weight, huber, loss, chosen, magnitude, mean))?;
+        Ok(out.map(|tensor| Tensor::from_ptr(tensor)))
+    }
+}
+
+/// reward + discount · q(·, argmax chooser) on the CPU; see native/td.h.
+pub(crate) fn bootstrap(
+    reward: &Tensor,
+    discount: &Tensor,
+    q: &Tensor,
+    chooser: Option<&Tensor>,
+) -> Result<Tensor, ShimError> {
+    let mut target = std::ptr::null_mut();
+    // SAFETY: as in `td_loss`.
+    unsafe {
+        checked(rl_bootstrap(reward.as_ptr(), discount.as_ptr(), q.as_ptr(), raw(chooser), &mut target))?;
+        Ok(Tensor::from_ptr(target))
+    }
+}
+
+/// The first of the largest of each row of `q`, f32 `[B, n]` on the CPU.
+pub(crate) fn argmax(q: &Tensor) -> Result<Vec<i64>, ShimError> {
+    let mut out = vec![0; q.size().first().map_or(0, |&rows| rows as usize)];
+    // SAFETY: a live tensor, of which the shim checks that it is a CPU's; `out` has a place for each of its rows.
+    checked(unsafe { rl_argmax(q.as_ptr(), out.as_mut_ptr()) })?;
+    Ok(out)
+}
+
+unsafe extern "C" fn tell_calls(context: *mut c_void, name: *const c_char, calls: u64) {
+    // SAFETY: the context is the vector of `CallCount::end`, which waits for the call; the name is a C string that lives as long.
+    unsafe {
+        let names = &mut *context.cast::<Vec<(String, u64)>>();
+        names.push((CStr::from_ptr(name).to_string_lossy().into_owned(), calls));
+    }
+}
+
+/// A count of operator calls under way in this thread.
+#[derive(Debug)]
+pub(crate) struct CallCount(*mut c_void);
+
+impl CallCount {
+    pub(crate) fn begin() -> Result<Self, ShimError> {
+        let mut counting = std::ptr::null_mut();
+        // SAFETY: `counting` receives a token that only `rl_calls_end` reads, as a number.
+        checked(unsafe { rl_calls_begin(&mut counting) })?;
+        Ok(Self(counting))
+    }
+
+    /// Calls of each name, and how many were reads back to the host.
+    pub(crate) fn end(self) -> Result<(Vec<(String, u64)>, u64), ShimError> {
+        let counting = std::mem::ManuallyDrop::new(self).0;
+        Self::stop(counting)
+    }
+
+    fn stop(counting: *mut c_void) -> Result<(Vec<(String, u64)>, u64), ShimError> {
+        let (mut names, mut syncs) = (Vec::<(String, u64)>::new(), 0);
+        // SAFETY: the token of `rl_calls_begin`; `tell_calls` gets the vector, which outlives the call.
+        checked(unsafe { rl_calls_end(counting, tell_calls, (&raw mut names).cast(), &mut syncs) })?;
+        Ok((names, syncs))
+    }
+}
+
+impl Drop for CallCount {
+    fn drop(&mut self) {
+        let _ = Self::stop(self.0);
     }
 }

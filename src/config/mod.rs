@@ -32,7 +32,8 @@ pub struct Config {
     pub env_steps: u64,
     /// Where the learner computes: "auto", "cpu", "cuda" or "cuda:N".
     pub device: String,
-    /// Threads that libtorch may use inside one operation; more than 1 pays only for large networks and batches.
+    /// Threads that one operation may use; more than 1 pays only for large networks and batches. 0 chooses by size: one for each 32
+    /// million multiplications in a forward pass of a batch (agent.hidden, train.batch_size), at most one a core.
     pub threads: u32,
     /// Acting and learning in step.
     pub train: TrainConfig,
@@ -161,11 +162,23 @@ impl Config {
         }
     }
 
+    /// The number of intra-op threads that `threads` stands for.
+    pub fn intra_op_threads(&self) -> u32 {
+        if self.threads > 0 {
+            return self.threads;
+        }
+        // Input and output are small beside the hidden layers, and not known before there is an environment.
+        let hidden: Vec<i64> = self.agent["hidden"]
+            .as_array()
+            .map(|widths| widths.iter().filter_map(serde_json::Value::as_i64).collect())
+            .unwrap_or_default();
+        rl_learn::device::threads_for(&hidden, self.train.batch_size)
+    }
+
     /// Checks what the types cannot say.
     fn check(&self) -> Result<()> {
         let at_least_one = [
             ("env_steps", self.env_steps),
-            ("threads", u64::from(self.threads)),
             ("train.num_envs", self.train.num_envs as u64),
             ("train.train_every", self.train.train_every),
             ("train.batch_size", self.train.batch_size as u64),

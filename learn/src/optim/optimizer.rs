@@ -44,6 +44,17 @@ struct Bucket {
     written: f64,
 }
 
+/// What sets a step apart from an ordinary one.
+#[derive(Clone, Copy, Default)]
+struct How<'a> {
+    /// Nonzero on the device where the step is to do nothing.
+    found_inf: Option<&'a Tensor>,
+    /// No step was taken before.
+    first: bool,
+    /// Bounds the gradients' joint 2-norm if above 0; for Adam alone, with one bucket.
+    max_norm: f64,
+}
+
 /// The state of a rule: a name for each of the shim's slots, empty where the slot is not used; and whether it counts steps.
 fn state_of(config: &OptimizerConfig) -> ([&'static str; 3], bool) {
     let when = |used: bool, name| if used { name } else { "" };
@@ -217,7 +228,7 @@ impl Optimizer {
     /// # Panics
     /// When the number of gradients is not that of the parameters.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), ShimError> {
-        self.advance(gradients, None, self.updates == 0)?;
+        self.advance(gradients, How { first: self.updates == 0, ..How::default() })?;
         self.updates += 1;
         Ok(())
     }
@@ -239,10 +250,15 @@ impl Optimizer {
     /// Those of [`gradients`].
     pub fn descend(&self, loss: &Tensor, max_norm: f64) -> Result<(), ShimError> {
         let gradients = gradients(loss, &self.parameters);
+        let adam = matches!(self.config, OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. });
+        if adam && self.buckets.len() == 1 {
+            // The same factor, within the step's own pass over the gradients.
+            return self.advance(&gradients, How { max_norm, ..How::default() });
+        }
         if max_norm > 0.0 {
             let _ = clip_norm(&gradients, max_norm)?;
         }
-        self.advance(&gradients, None, self.updates <= 1)
+        self.advance(&gradients, How { first: self.updates <= 1, ..How::default() })
     }
 
     /// One step along gradients that a [`GradScaler`](crate::amp::GradScaler) has unscaled; nothing at all, the moments and the
@@ -266,26 +282,22 @@ impl Optimizer {
                 if found_inf.double_value(&[]) != 0.0 {
                     return Ok(());
                 }
-                self.advance(gradients, None, true)?;
+                self.advance(gradients, How { first: true, ..How::default() })?;
             }
-            _ => self.advance(gradients, Some(found_inf), self.updates == 0)?,
+            _ => {
+                let first = self.updates == 0;
+                self.advance(gradients, How { found_inf: Some(found_inf), first, ..How::default() })?;
+            }
         }
         self.updates += 1;
         Ok(())
     }
 
-    /// `first` says whether no step was taken before.
-    fn advance(
-        &self,
-        gradients: &[Tensor],
-        found_inf: Option<&Tensor>,
-        first: bool,
-    ) -> Result<(), ShimError> {
+    fn advance(&self, gradients: &[Tensor], how: How<'_>) -> Result<(), ShimError> {
         assert_eq!(gradients.len(), self.parameters.len(), "an optimizer takes one gradient a parameter");
         for bucket in &self.buckets {
             let group = &self.groups[bucket.group];
-            let momentum = self.momentum.unwrap_or(0.0);
-            bucket.step(&self.config, group, momentum, gradients, found_inf, first)?;
+            bucket.step(&self.config, group, self.momentum.unwrap_or(0.0), gradients, how)?;
         }
         Ok(())
     }
@@ -351,9 +363,9 @@ impl Bucket {
         group: &ParamGroup,
         momentum: f64,
         gradients: &[Tensor],
-        found_inf: Option<&Tensor>,
-        first: bool,
+        how: How<'_>,
     ) -> Result<(), ShimError> {
+        let How { found_inf, first, max_norm } = how;
         let weight_decay = group.weight_decay.unwrap_or(config.weight_decay());
         let adapt = group.adapt;
         let gradients: Vec<&Tensor> = self.members.iter().map(|&i| &gradients[i]).collect();
@@ -363,6 +375,7 @@ impl Bucket {
             steps: self.step.as_ref().map(|(_, handles)| handles),
             lr: &self.learning_rate,
             found_inf,
+            max_norm,
         };
         match *config {
             OptimizerConfig::Sgd { dampening, nesterov, .. } => {
