@@ -80,7 +80,10 @@ fn samples_per_insert_are_what_was_set_over_100k_inserts() {
     // Weights are published every 10 updates, and copied within a step of the environment.
     assert!(mean > 0.0 && mean <= most && most < 10_000.0, "{mean} {most}");
     println!("staleness {mean}, at most {most}");
-    // What the run's end leaves is less than a batch, or what the learner was ahead.
+    // Updates that were still due at the end have been made.
+    let limiter = rate_limiter(&config);
+    let due = (statistics.inserted - limiter.min_size as u64) as f64 * limiter.samples_per_insert;
+    assert!(due - (statistics.sampled as f64) < config.train.batch_size as f64);
     assert!(trainer.episodes() > 100 && trainer.recent().is_some());
 }
 

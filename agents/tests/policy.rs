@@ -68,7 +68,7 @@ fn same(a: &Tensor, b: &Tensor) -> bool {
 fn a_policy_is_its_agent_until_the_agent_learns_and_again_with_new_weights() {
     for (kind, is_discrete) in [(discrete(), true), (continuous(), false)] {
         let mut agent = agent(kind);
-        let mut policy = agent.policy(Rng::seed_from_u64(5)).unwrap();
+        let policy = agent.policy(Rng::seed_from_u64(5)).unwrap();
         assert!(policy.weights().iter().all(|tensor| !tensor.requires_grad()));
         let (mut publisher, mut readers) =
             publish_weights(agent.acting_weights(), vec![policy.weights()], 0).unwrap();
@@ -101,7 +101,7 @@ fn a_policy_explores_by_itself_and_its_state_is_whole() {
         let explore = Mode::Explore { env_steps: 100 };
         let before = MemoryState::save(|v| agent.visit(v)).unwrap();
         for mode in [explore, Mode::Random, explore] {
-            policy.act(&obs(4), mode).unwrap();
+            let _ = policy.act(&obs(4), mode).unwrap();
         }
         policy.begin_episode(3);
         let after = MemoryState::save(|v| agent.visit(v)).unwrap();

@@ -3,7 +3,11 @@
 use crate::newest::{Publisher, newest};
 
 fn publish(to: &mut Publisher<u64>, value: u64) -> u64 {
-    to.publish(|slot| Ok::<_, ()>(*slot = value)).unwrap()
+    let published = to.publish(|slot| {
+        *slot = value;
+        Ok::<_, ()>(())
+    });
+    published.unwrap()
 }
 
 #[test]
