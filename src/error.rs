@@ -64,3 +64,13 @@ impl From<rl_learn::device::DeviceError> for CommandError {
         CommandError::Usage(e.to_string())
     }
 }
+
+/// The first line of a panic's message: libtorch's failures (no memory on a GPU, say) reach us as panics of its binding, with a C++
+/// backtrace in the message, and what a person needs of it is the first line.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
+    // A TchError inside is printed with its line breaks escaped.
+    let first = text.split(['\n', '\r']).next().unwrap_or_default().split("\\n").next().unwrap_or_default();
+    format!("internal: {first}")
+}

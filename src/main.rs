@@ -9,7 +9,7 @@ use rl_train::bench::learner::LearnerBench;
 use rl_train::bench::peers;
 use rl_train::bench::replay::{BenchError, ReplayBench};
 use rl_train::config::{Layers, from_run, resolve, to_toml, without_env};
-use rl_train::error::{CommandError, Result, io, usage};
+use rl_train::error::{CommandError, Result, io, panic_text, usage};
 use rl_train::evaluation::evaluate;
 use rl_train::play::{Screen, play};
 use rl_train::run::{RunFolder, Which};
@@ -21,25 +21,15 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     rl_learn::keep_freed_memory();
-    // libtorch's failures (no memory on a GPU, say) reach us as panics of its binding, with a C++ backtrace in the message: what
-    // a person needs of it is the first line.
+    // What a panic says is printed once, below.
     std::panic::set_hook(Box::new(|_| {}));
     let result =
-        std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(CommandError::Failed(said(&*panic))));
+        std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(CommandError::Failed(panic_text(&*panic))));
     result.unwrap_or_else(|error| {
         // Where this cannot be said, the exit code still tells.
         let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::from(error.exit_code())
     })
-}
-
-/// The first line of a panic's message.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
-    // A TchError inside is printed with its line breaks escaped.
-    let first = text.split(['\n', '\r']).next().unwrap_or_default().split("\\n").next().unwrap_or_default();
-    format!("internal: {first}")
 }
 
 /// Does what the command line asks for.

@@ -4,7 +4,7 @@ use crate::checkpoint::{self, Checkpoint, CheckpointError, Meta};
 use crate::config::{Config, to_toml};
 use crate::error::{CommandError, Result, io, usage};
 use crate::evaluation::Evaluation;
-use crate::trainer::Trainer;
+use crate::training::Training;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -130,11 +130,11 @@ impl RunFolder {
         self.path.join("checkpoints").join(name)
     }
 
-    /// Saves all of `trainer`'s state.
+    /// Saves all of `trainer`'s state; its threads are to be [held](Training::hold).
     ///
     /// # Errors
     /// [`CommandError::Failed`] when it cannot be written; the earlier checkpoint is then untouched.
-    pub fn save(&self, which: Which, trainer: &mut Trainer) -> Result<()> {
+    pub fn save(&self, which: Which, trainer: &mut dyn Training) -> Result<()> {
         let config = trainer.config();
         let meta = Meta { algo: config.algo.clone(), env: config.env.clone(), config: to_toml(config) };
         Ok(checkpoint::save(&self.checkpoint_path(which), &meta, |v| trainer.visit(v))?)

@@ -1,4 +1,4 @@
-//! `rl-train train`: the loop around a [`Trainer`], with everything a person watching it wants.
+//! `rl-train train`: the loop around a [`Training`], with everything a person watching it wants.
 
 use crate::config::{Config, Layers, from_run, resolve};
 use crate::error::{Result, io, usage};
@@ -8,7 +8,7 @@ use crate::progress::{Progress, Snapshot};
 use crate::report::read_curve;
 use crate::run::{RunFolder, Summary, Which};
 use crate::signals::StopRequest;
-use crate::trainer::Trainer;
+use crate::training::{Training, begin, diverged};
 use rl_learn::device;
 use rl_learn::profile::{self, Profile};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     device::set_threads(config.intra_op_threads());
     // Written to its end however training ends.
     let profile = args.profile.as_deref().map(start_profile).transpose()?;
-    let mut trainer = Trainer::new(config.clone(), device)?;
+    let mut trainer = begin(config.clone(), device)?;
     let (run, metrics, wall_before) = match run {
         Some(run) => {
             run.load(Which::Latest, &config)?.load(|v| trainer.visit(v))?;
@@ -98,11 +98,11 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     session.run.remove_summary()?;
     if session.trainer.env_steps() == 0 {
         // However early the run is killed, there is something to go on with.
-        session.run.save(Which::Latest, &mut session.trainer)?;
+        session.save(Which::Latest)?;
     }
     session.until_done(&stop)?;
     session.check_finite(&session.trainer.scalars())?;
-    session.run.save(Which::Latest, &mut session.trainer)?;
+    session.save(Which::Latest)?;
     let folder = session.run.path().to_path_buf();
     let summary = session.finish(&device::name(device), &stop)?;
     profile.map_or(Ok(()), Profile::finish).map_err(io("cannot write the profile"))?;
@@ -144,7 +144,7 @@ fn resumed_config(path: &Path, args: &TrainArgs) -> Result<Config> {
 
 /// A run going on.
 struct Session {
-    trainer: Trainer,
+    trainer: Box<dyn Training>,
     run: RunFolder,
     metrics: Metrics,
     progress: Progress,
@@ -159,14 +159,14 @@ impl Session {
     /// Steps until all environment steps are taken, or until asked to stop.
     fn until_done(&mut self, stop: &StopRequest) -> Result<()> {
         let config = self.trainer.config().clone();
-        while self.trainer.env_steps() < config.env_steps && !stop.requested() {
-            let before = self.trainer.env_steps();
+        let mut before = self.trainer.env_steps();
+        while before < config.env_steps && !stop.requested() {
             self.trainer.step()?;
             if let Some(warning) = self.trainer.take_warning() {
                 self.progress.println(&format!("warning: {warning}"));
             }
             let now = self.trainer.env_steps();
-            // With several environments side by side a step may pass a multiple without hitting it.
+            // With several environments side by side, or actors that go on meanwhile, a multiple may be passed without being hit.
             let due = |every: u64| every > 0 && now / every > before / every;
             if due(config.train.log_every) {
                 profile::time("log", || self.log())?;
@@ -175,18 +175,26 @@ impl Session {
                 profile::time("evaluate", || self.evaluate(config.eval.episodes))?;
             }
             if due(config.train.checkpoint_every) {
-                profile::time("checkpoint", || self.run.save(Which::Latest, &mut self.trainer))?;
+                profile::time("checkpoint", || self.save(Which::Latest))?;
             }
-            let (trainer, scalars) = (&self.trainer, &self.scalars);
+            self.trainer.release();
+            let (trainer, scalars) = (&*self.trainer, &self.scalars);
             self.progress.update(now, || snapshot(trainer, scalars));
+            before = now;
         }
-        Ok(())
+        self.trainer.finish()
+    }
+
+    /// Writes a checkpoint of one moment; who is held for it stays so.
+    fn save(&mut self, which: Which) -> Result<()> {
+        self.trainer.hold()?;
+        self.run.save(which, &mut *self.trainer)
     }
 
     /// The evaluation at the end and the summary; `None` when asked to stop before they were there.
     fn finish(mut self, device: &str, stop: &StopRequest) -> Result<Option<Summary>> {
         let wall_s = self.wall_s();
-        let last = snapshot(&self.trainer, &self.scalars);
+        let last = snapshot(&*self.trainer, &self.scalars);
         self.progress.finish(self.trainer.env_steps(), last);
         let config = self.trainer.config().clone();
         let (episodes, seed) = (config.eval.final_episodes, config.eval.seed);
@@ -239,6 +247,7 @@ impl Session {
         values.push(("train/episodes".into(), self.trainer.episodes() as f64));
         self.scalars = self.trainer.scalars();
         values.extend(self.scalars.iter().map(|(name, value)| (format!("learn/{name}"), *value)));
+        values.extend(self.trainer.metrics());
         values.push(("speed/env_steps_per_s".into(), self.trainer.env_steps() as f64 / wall_s));
         values.push(("speed/updates_per_s".into(), self.trainer.updates() as f64 / wall_s));
         let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
@@ -250,11 +259,13 @@ impl Session {
     fn check_finite(&self, scalars: &[(String, f64)]) -> Result<()> {
         match scalars.iter().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
-            Some((name, value)) => Err(self.trainer.diverged(&format!("{name} is {value}"))),
+            Some((name, value)) => Err(diverged(&format!("{name} is {value}"), self.trainer.env_steps())),
         }
     }
 
+    /// Evaluates the policy of one moment, which is the one that is saved should it be the best; who is held for it stays so.
     fn evaluate(&mut self, episodes: usize) -> Result<()> {
+        self.trainer.hold()?;
         let config = self.trainer.config().clone();
         let evaluation = evaluate(self.trainer.agent(), &config.env, episodes, config.eval.seed, &|| false)?
             .expect("nobody stops it");
@@ -266,7 +277,7 @@ impl Session {
         ])?;
         let best = self.trainer.is_best(mean_return);
         if best {
-            self.run.save(Which::Best, &mut self.trainer)?;
+            self.save(Which::Best)?;
         }
         let note = if best { " (best)" } else { "" };
         let steps = self.trainer.env_steps();
@@ -277,7 +288,7 @@ impl Session {
 }
 
 /// What the progress bar shows.
-fn snapshot(trainer: &Trainer, scalars: &[(String, f64)]) -> Snapshot {
+fn snapshot(trainer: &dyn Training, scalars: &[(String, f64)]) -> Snapshot {
     let find = |name: &str| scalars.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
     Snapshot {
         updates: trainer.updates(),

@@ -1,12 +1,12 @@
 //! From a configuration to the parts of a run. Here environments and replay buffers meet.
 
-use crate::config::{Config, ReplayDevice};
+use crate::config::{Config, ReplayDevice, TrainMode};
 use crate::error::{CommandError, Result, usage};
 use rand::SeedableRng;
 use rl_envs::{EnvSpec, Space};
 use rl_learn::device_replay::{DeviceReplay, DeviceReplaySettings};
 use rl_learn::{ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, Rng, Schema, Spaces};
-use rl_replay::{Prioritized, Replay};
+use rl_replay::{Prioritized, RateLimiter, Reader, Replay};
 
 /// What each random generator of a run is for. Each has a stream of its own, so that a change in how one is used leaves the
 /// others as they were.
@@ -18,13 +18,26 @@ pub enum Stream {
     Sampling,
     /// Resets of the training environments.
     Envs,
+    /// Exploration of the actors in async mode, each with a stream of its own: this one's, and those that follow.
+    Actor(u32),
+}
+
+impl Stream {
+    fn number(self) -> u32 {
+        match self {
+            Stream::Agent => 0,
+            Stream::Sampling => 1,
+            Stream::Envs => 2,
+            Stream::Actor(actor) => 3 + actor,
+        }
+    }
 }
 
 /// The generator of `stream` in a run seeded with `seed`.
 pub fn rng(seed: u64, stream: Stream) -> Rng {
     // seed_from_u64 mixes with SplitMix64; neighbouring seeds give unrelated streams, which the jumps then keep apart.
     let mut rng = Rng::seed_from_u64(seed);
-    (0..stream as u32).for_each(|_| rng.jump());
+    (0..stream.number()).for_each(|_| rng.jump());
     rng
 }
 
@@ -82,7 +95,21 @@ pub fn build_agent(config: &Config, device: Device) -> Result<Box<dyn Agent>> {
     )?)
 }
 
-/// The configured replay buffer, empty; where the buffer is on the learner's device, its inlet.
+/// How many rows are drawn for each one inserted in async mode: as many as in step, where `updates_per_train` mini-batches are drawn for
+/// `train_every` environment steps once the random ones are over. The error allowed is `ratio_error` mini-batches and what the end
+/// of an episode inserts at once, so one of the two sides can always go on.
+pub fn rate_limiter(config: &Config) -> RateLimiter {
+    let train = &config.train;
+    let batch = train.batch_size as f64;
+    let samples_per_insert = batch * train.updates_per_train as f64 / train.train_every as f64;
+    RateLimiter {
+        min_size: (train.random_steps as usize).max(train.batch_size),
+        samples_per_insert,
+        error_buffer: train.ratio_error as f64 * batch + config.replay.n_step as f64 * samples_per_insert,
+    }
+}
+
+/// The configured replay buffer, empty; where the buffer is on the learner's device, its inlet. In async mode it has the [`rate_limiter`].
 ///
 /// # Errors
 /// [`CommandError::Usage`] when its settings are refused or it does not fit into memory.
@@ -95,6 +122,10 @@ pub fn build_replay(config: &Config, schema: Schema) -> Result<Replay> {
         ReplayDevice::Learner => {
             builder.capacity((replay.block_rows + config.train.num_envs * replay.n_step).next_power_of_two())
         }
+    };
+    let builder = match config.train.mode {
+        TrainMode::InStep => builder,
+        TrainMode::Async => builder.rate_limiter(rate_limiter(config)),
     };
     let builder = if replay.prioritized && replay.device == ReplayDevice::Host {
         builder.prioritized(prioritized(config))
@@ -112,11 +143,11 @@ fn prioritized(config: &Config) -> Prioritized {
 ///
 /// # Errors
 /// [`CommandError::Usage`] when something is asked for that the device does not have.
-pub fn build_learner(config: &Config, replay: &Replay, device: Device) -> Result<Learner> {
+pub fn build_learner(config: &Config, replay: &Replay, reader: Reader, device: Device) -> Result<Learner> {
     let mut draws = rng(config.seed, Stream::Sampling);
     let learner = match config.replay.device {
         ReplayDevice::Host => {
-            Learner::new(replay.sampler(), config.train.batch_size, config.replay.prioritized, draws, device)
+            Learner::new(reader, config.train.batch_size, config.replay.prioritized, draws, device)
         }
         ReplayDevice::Learner => {
             let settings = DeviceReplaySettings {
@@ -133,7 +164,8 @@ pub fn build_learner(config: &Config, replay: &Replay, device: Device) -> Result
     let settings = LearnerSettings {
         cuda_graph: config.learner.cuda_graph,
         precision: config.learner.precision,
-        prefetch: None,
+        // At once with actors every batch that is drawn is counted against what they insert, so none is drawn ahead.
+        prefetch: (config.train.mode == TrainMode::Async).then_some(false),
     };
     learner.with(&settings).map_err(CommandError::Usage)
 }

@@ -6,7 +6,7 @@ use binary::{assert_same_state, latest, metrics_without_clock, resume, rl_train,
 use rand::RngExt;
 use rl_train::checkpoint;
 use rl_train::config::from_run;
-use rl_train::trainer::Trainer;
+use rl_train::training::begin;
 use rl_train::wiring::{Stream, rng};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -107,7 +107,7 @@ fn fifty_kills_in_a_row_leave_a_checkpoint_that_loads() {
 /// Loads all of the run's last checkpoint; gives the environment steps that it is at.
 fn loads(run: &Path) -> Result<u64, Box<dyn std::error::Error>> {
     let config = from_run(run, Vec::new())?;
-    let mut trainer = Trainer::new(config, rl_learn::Device::Cpu)?;
+    let mut trainer = begin(config, rl_learn::Device::Cpu)?;
     checkpoint::open(&latest(run))?.load(|visitor| trainer.visit(visitor))?;
     Ok(trainer.env_steps())
 }

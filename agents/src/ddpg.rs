@@ -10,16 +10,16 @@
 //! more.
 
 use crate::noise::NoiseState;
-use crate::{AlgoConfig, Noise, check_hidden, refuse};
+use crate::{AlgoConfig, Noise, check_hidden, copy_weights, refuse, weights};
 use rand::RngExt;
 use rl_learn::loss::{Loss, TdLoss, bootstrap, td_loss};
 use rl_learn::perceptron::perceptron;
 use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, BatchNorm1d, Device, Dtype, Kind, Linear, MiniBatch, Mlp,
-    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError,
-    StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module,
-    walk_under,
+    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Policy, Rng, Role, Schedule, Spaces,
+    StateError, StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value,
+    visit_module, walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -164,13 +164,87 @@ impl Module for Critic {
     }
 }
 
+/// An action's range: half of it and its middle, `[A]`, so that action = scale · μ + bias. Bounds may be asymmetric.
+struct Range {
+    scale: Tensor,
+    bias: Tensor,
+}
+
+impl Range {
+    fn to_device(&self, device: Device) -> Self {
+        Self { scale: self.scale.to_device(device), bias: self.bias.to_device(device) }
+    }
+}
+
+/// Acting with noise: what it takes beside the network.
+struct Noisy {
+    noise: NoiseState,
+    rng: Rng,
+}
+
+impl Noisy {
+    /// Actions for `obs` `[E, O]`: f32 `[E, A]` on the CPU. `actor` and `range` are on `device`.
+    fn act(
+        &mut self,
+        actor: &Actor,
+        range: &Range,
+        device: Device,
+        obs: &Tensor,
+        mode: Mode,
+    ) -> Result<Tensor, AgentError> {
+        let (rows, dimensions) = (obs.size()[0] as usize, range.scale.size()[0]);
+        let shape = [rows as i64, dimensions];
+        let unit = match mode {
+            Mode::Random => {
+                let draw: Vec<f32> =
+                    (0..shape[0] * shape[1]).map(|_| self.rng.random_range(-1.0f32..=1.0)).collect();
+                Tensor::from_slice(&draw).reshape(shape).to_device(device)
+            }
+            // Acting is evaluation: running statistics normalize, also a single observation.
+            Mode::Greedy => no_grad(|| actor.forward(&obs.to_device(device), Phase::Eval))?,
+            Mode::Explore { .. } => {
+                let noise: Vec<f64> = (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
+                let noise = Tensor::from_slice(&noise).to_kind(Kind::Float).reshape(shape).to_device(device);
+                let unit = no_grad(|| actor.forward(&obs.to_device(device), Phase::Eval))?;
+                (unit + noise).clamp(-1.0, 1.0)
+            }
+        };
+        Ok((unit * &range.scale + &range.bias).to_device(Device::Cpu))
+    }
+}
+
+/// The acting half, with a copy of the actor on the CPU.
+struct DdpgPolicy {
+    actor: Actor,
+    range: Range,
+    acting: Noisy,
+}
+
+impl Policy for DdpgPolicy {
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
+        self.acting.act(&self.actor, &self.range, Device::Cpu, obs, mode)
+    }
+
+    fn begin_episode(&mut self, env: usize) {
+        self.acting.noise.begin_episode(env);
+    }
+
+    fn weights(&self) -> Vec<Tensor> {
+        weights(&self.actor)
+    }
+
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        self.acting.noise.visit(visitor)?;
+        value(visitor, "rng", &mut self.acting.rng)
+    }
+}
+
 /// The agent.
 pub struct Ddpg {
     config: DdpgConfig,
+    inputs: i64,
     device: Device,
-    /// Half the action's range and its middle, `[A]`: action = scale · μ + bias. Bounds may be asymmetric.
-    scale: Tensor,
-    bias: Tensor,
+    range: Range,
     actor: Actor,
     critic: Critic,
     target_actor: Actor,
@@ -179,9 +253,8 @@ pub struct Ddpg {
     critics: TargetPair,
     actor_optimizer: Optimizer,
     critic_optimizer: Optimizer,
-    noise: NoiseState,
+    acting: Noisy,
     updates: u64,
-    rng: Rng,
 }
 
 impl AlgoConfig for DdpgConfig {
@@ -229,19 +302,18 @@ impl AlgoConfig for DdpgConfig {
         let target_critic = Critic::new(&self, inputs, actions, &mut rng, device);
         Ok(Box::new(Ddpg {
             device,
-            scale: ((&high - &low) / 2.0).to_device(device),
-            bias: ((high + low) / 2.0).to_device(device),
+            inputs,
+            range: Range { scale: (&high - &low) / 2.0, bias: (high + low) / 2.0 }.to_device(device),
             actors: TargetPair::new(&actor, &target_actor)?,
             critics: TargetPair::new(&critic, &target_critic)?,
             actor_optimizer: Optimizer::new(self.actor_optimizer.clone(), parameters(&actor)),
             critic_optimizer: Optimizer::new(self.critic_optimizer.clone(), parameters(&critic)),
-            noise: NoiseState::new(self.noise.clone(), actions as usize),
+            acting: Noisy { noise: NoiseState::new(self.noise.clone(), actions as usize), rng },
             actor,
             critic,
             target_actor,
             target_critic,
             updates: 0,
-            rng,
             config: self,
         }))
     }
@@ -249,25 +321,7 @@ impl AlgoConfig for DdpgConfig {
 
 impl Agent for Ddpg {
     fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
-        let (rows, dimensions) = (obs.size()[0] as usize, self.scale.size()[0]);
-        let shape = [rows as i64, dimensions];
-        let unit = match mode {
-            Mode::Random => {
-                let draw: Vec<f32> =
-                    (0..shape[0] * shape[1]).map(|_| self.rng.random_range(-1.0f32..=1.0)).collect();
-                Tensor::from_slice(&draw).reshape(shape).to_device(self.device)
-            }
-            // Acting is evaluation: running statistics normalize, also a single observation.
-            Mode::Greedy => no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?,
-            Mode::Explore { .. } => {
-                let noise: Vec<f64> = (0..rows).flat_map(|env| self.noise.next(env, &mut self.rng)).collect();
-                let noise =
-                    Tensor::from_slice(&noise).to_kind(Kind::Float).reshape(shape).to_device(self.device);
-                let unit = no_grad(|| self.actor.forward(&obs.to_device(self.device), Phase::Eval))?;
-                (unit + noise).clamp(-1.0, 1.0)
-            }
-        };
-        Ok((unit * &self.scale + &self.bias).to_device(Device::Cpu))
+        self.acting.act(&self.actor, &self.range, self.device, obs, mode)
     }
 
     fn begin_update(&mut self) -> Variant {
@@ -279,7 +333,7 @@ impl Agent for Ddpg {
 
     fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
         let (obs, next_obs) = (&batch["obs"], &batch["next_obs"]);
-        let action = (&batch["action"] - &self.bias) / &self.scale;
+        let action = (&batch["action"] - &self.range.bias) / &self.range.scale;
 
         // Critic: minimize the weighted loss of y − Q(s, a).
         let target = no_grad(|| -> Result<Tensor, AgentError> {
@@ -314,7 +368,7 @@ impl Agent for Ddpg {
     }
 
     fn begin_episode(&mut self, env: usize) {
-        self.noise.begin_episode(env);
+        self.acting.noise.begin_episode(env);
     }
 
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
@@ -324,9 +378,9 @@ impl Agent for Ddpg {
         scope(visitor, "target_critic", |v| visit_module(v, &self.target_critic))?;
         scope(visitor, "actor_optimizer", |v| self.actor_optimizer.visit(v))?;
         scope(visitor, "critic_optimizer", |v| self.critic_optimizer.visit(v))?;
-        self.noise.visit(visitor)?;
+        self.acting.noise.visit(visitor)?;
         scalar(visitor, "updates", &mut self.updates)?;
-        value(visitor, "rng", &mut self.rng)
+        value(visitor, "rng", &mut self.acting.rng)
     }
 
     fn schedules(&self, _env_steps: u64) -> Vec<(&'static str, f64)> {
@@ -334,5 +388,19 @@ impl Agent for Ddpg {
             ("actor_learning_rate", self.config.actor_learning_rate.at(self.updates)),
             ("critic_learning_rate", self.config.critic_learning_rate.at(self.updates)),
         ]
+    }
+
+    fn policy(&self, rng: Rng) -> Result<Box<dyn Policy>, AgentError> {
+        let range = self.range.to_device(Device::Cpu);
+        let actions = range.scale.size()[0];
+        // Its weights are drawn here and overwritten below.
+        let actor = Actor::new(&self.config, self.inputs, actions, &mut rng.clone(), Device::Cpu);
+        copy_weights(&self.actor, &actor)?;
+        let noise = NoiseState::new(self.config.noise.clone(), actions as usize);
+        Ok(Box::new(DdpgPolicy { actor, range, acting: Noisy { noise, rng } }))
+    }
+
+    fn acting_weights(&self) -> Vec<Tensor> {
+        weights(&self.actor)
     }
 }

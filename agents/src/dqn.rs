@@ -2,15 +2,15 @@
 //! double Q-learning (van Hasselt et al. 2016) and the dueling architecture (Wang et al. 2016). n-step returns and prioritized
 //! replay come with the batch: `reward` is already Σ γⁱ rᵢ, `discount` is γᵏ or 0, and `weight` is the importance weight.
 
-use crate::{AlgoConfig, check_hidden, refuse};
+use crate::{AlgoConfig, check_hidden, copy_weights, refuse, weights};
 use rand::RngExt;
 use rl_learn::loss::{Loss, TdLoss, argmax, bootstrap, td_loss};
 use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Kind, MiniBatch, Mlp,
-    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Rng, Role, Schedule, Spaces, StateError,
-    StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value, visit_module,
-    walk_under,
+    MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Policy, Rng, Role, Schedule, Spaces,
+    StateError, StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value,
+    visit_module, walk_under,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -166,17 +166,77 @@ impl Module for QNetwork {
     }
 }
 
+/// ε-greedy acting: what it takes beside the network.
+struct EpsilonGreedy {
+    epsilon: Schedule,
+    actions: i64,
+    rng: Rng,
+}
+
+impl EpsilonGreedy {
+    /// Actions for `obs` `[E, O]`: i64 `[E]` on the CPU. `network` is on `device`.
+    fn act(
+        &mut self,
+        network: &QNetwork,
+        device: Device,
+        obs: &Tensor,
+        mode: Mode,
+    ) -> Result<Tensor, AgentError> {
+        let rows = obs.size()[0] as usize;
+        let epsilon = match mode {
+            Mode::Random => 1.0,
+            Mode::Explore { env_steps } => self.epsilon.at(env_steps),
+            Mode::Greedy => 0.0,
+        };
+        // One draw decides for each environment apart, so that they do not explore in step.
+        let random: Vec<Option<i64>> = (0..rows)
+            .map(|_| {
+                (epsilon > 0.0 && self.rng.random_bool(epsilon))
+                    .then(|| self.rng.random_range(0..self.actions))
+            })
+            .collect();
+        if let Some(random) = random.iter().copied().collect::<Option<Vec<i64>>>() {
+            return Ok(Tensor::from_slice(&random));
+        }
+        let mut actions = argmax(&no_grad(|| network.forward(&obs.to_device(device))))?;
+        for (action, random) in actions.iter_mut().zip(random) {
+            *action = random.unwrap_or(*action);
+        }
+        Ok(Tensor::from_slice(&actions))
+    }
+}
+
+/// The acting half, with a copy of the online network on the CPU.
+struct DqnPolicy {
+    network: QNetwork,
+    acting: EpsilonGreedy,
+}
+
+impl Policy for DqnPolicy {
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
+        self.acting.act(&self.network, Device::Cpu, obs, mode)
+    }
+
+    fn weights(&self) -> Vec<Tensor> {
+        weights(&self.network)
+    }
+
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        value(visitor, "rng", &mut self.acting.rng)
+    }
+}
+
 /// The agent.
 pub struct Dqn {
     config: DqnConfig,
-    actions: i64,
+    spaces: Spaces,
+    acting: EpsilonGreedy,
     device: Device,
     online: QNetwork,
     target: QNetwork,
     pair: TargetPair,
     optimizer: Optimizer,
     updates: u64,
-    rng: Rng,
 }
 
 impl AlgoConfig for DqnConfig {
@@ -211,33 +271,25 @@ impl AlgoConfig for DqnConfig {
         let target = QNetwork::new(&self, spaces, actions, &mut rng, device).or_else(refuse)?;
         let pair = TargetPair::new(&online, &target)?;
         let optimizer = Optimizer::new(self.optimizer.clone(), parameters(&online));
-        Ok(Box::new(Dqn { config: self, actions, device, online, target, pair, optimizer, updates: 0, rng }))
+        let acting = EpsilonGreedy { epsilon: self.epsilon.clone(), actions, rng };
+        let config = self;
+        Ok(Box::new(Dqn {
+            config,
+            spaces: spaces.clone(),
+            acting,
+            device,
+            online,
+            target,
+            pair,
+            optimizer,
+            updates: 0,
+        }))
     }
 }
 
 impl Agent for Dqn {
     fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError> {
-        let rows = obs.size()[0] as usize;
-        let epsilon = match mode {
-            Mode::Random => 1.0,
-            Mode::Explore { env_steps } => self.config.epsilon.at(env_steps),
-            Mode::Greedy => 0.0,
-        };
-        // One draw decides for each environment apart, so that they do not explore in step.
-        let random: Vec<Option<i64>> = (0..rows)
-            .map(|_| {
-                (epsilon > 0.0 && self.rng.random_bool(epsilon))
-                    .then(|| self.rng.random_range(0..self.actions))
-            })
-            .collect();
-        if let Some(random) = random.iter().copied().collect::<Option<Vec<i64>>>() {
-            return Ok(Tensor::from_slice(&random));
-        }
-        let mut actions = argmax(&no_grad(|| self.online.forward(&obs.to_device(self.device))))?;
-        for (action, random) in actions.iter_mut().zip(random) {
-            *action = random.unwrap_or(*action);
-        }
-        Ok(Tensor::from_slice(&actions))
+        self.acting.act(&self.online, self.device, obs, mode)
     }
 
     fn begin_update(&mut self) -> Variant {
@@ -273,7 +325,7 @@ impl Agent for Dqn {
         scope(visitor, "target", |v| visit_module(v, &self.target))?;
         scope(visitor, "optimizer", |v| self.optimizer.visit(v))?;
         scalar(visitor, "updates", &mut self.updates)?;
-        value(visitor, "rng", &mut self.rng)
+        value(visitor, "rng", &mut self.acting.rng)
     }
 
     fn schedules(&self, env_steps: u64) -> Vec<(&'static str, f64)> {
@@ -281,5 +333,19 @@ impl Agent for Dqn {
             ("epsilon", self.config.epsilon.at(env_steps)),
             ("learning_rate", self.config.learning_rate.at(self.updates)),
         ]
+    }
+
+    fn policy(&self, rng: Rng) -> Result<Box<dyn Policy>, AgentError> {
+        let EpsilonGreedy { epsilon, actions, .. } = &self.acting;
+        // Its weights are drawn here and overwritten below.
+        let network = QNetwork::new(&self.config, &self.spaces, *actions, &mut rng.clone(), Device::Cpu)
+            .or_else(refuse)?;
+        copy_weights(&self.online, &network)?;
+        let acting = EpsilonGreedy { epsilon: epsilon.clone(), actions: *actions, rng };
+        Ok(Box::new(DqnPolicy { network, acting }))
+    }
+
+    fn acting_weights(&self) -> Vec<Tensor> {
+        weights(&self.online)
     }
 }

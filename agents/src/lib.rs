@@ -10,7 +10,8 @@ pub use ddpg::{Ddpg, DdpgConfig};
 pub use dqn::{Dqn, DqnConfig};
 pub use noise::Noise;
 
-use rl_learn::{Agent, AgentError, Device, Rng, Spaces};
+use rl_learn::target::TargetPair;
+use rl_learn::{Agent, AgentError, Device, Module, Rng, Spaces, Tensor, buffers, parameters};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -104,4 +105,15 @@ fn check_hidden(hidden: &[i64]) -> Result<(), AgentError> {
         }
         None => Ok(()),
     }
+}
+
+/// Handles to all tensors of `network`, parameters first.
+fn weights(network: &dyn Module) -> Vec<Tensor> {
+    parameters(network).into_iter().chain(buffers(network)).collect()
+}
+
+/// Makes `to`, which acts and is never trained, equal to `from`.
+fn copy_weights(from: &dyn Module, to: &dyn Module) -> Result<(), AgentError> {
+    // A network that follows another one is what a target is.
+    Ok(TargetPair::new(from, to).map(drop)?)
 }

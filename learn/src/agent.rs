@@ -2,7 +2,7 @@
 
 use crate::shim::ShimError;
 use crate::staging::MiniBatch;
-use rl_minibatch::{Dtype, StateError, StateVisitor};
+use rl_minibatch::{Dtype, Rng, StateError, StateVisitor};
 use tch::Tensor;
 
 /// How an agent chooses actions.
@@ -128,6 +128,48 @@ pub trait Agent: Send {
 
     /// Current values of what anneals (ε, learning rate), for the progress bar and the log.
     fn schedules(&self, env_steps: u64) -> Vec<(&'static str, f64)>;
+
+    /// Something that acts as this agent does, on the CPU, on a thread of its own and with weights of its own, which are a copy of this
+    /// agent's as they are now. `rng` is for its exploration, and noise with a memory begins anew.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for an agent that acts in step only, as it is unless it says otherwise; else when libtorch fails.
+    fn policy(&self, rng: Rng) -> Result<Box<dyn Policy>, AgentError> {
+        let _ = rng;
+        Err(AgentError::Config(
+            "this agent cannot act on threads of its own; use train.mode = \"in_step\"".to_string(),
+        ))
+    }
+
+    /// Handles to the tensors that acting depends on, parameters and running statistics, in the order of
+    /// [`Policy::weights`]; they share the agent's memory. None for an agent that acts in step only.
+    fn acting_weights(&self) -> Vec<Tensor> {
+        Vec::new()
+    }
+}
+
+/// The acting half of an [`Agent`]: what a thread needs to act while another one learns.
+pub trait Policy: Send {
+    /// As [`Agent::act`].
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    fn act(&mut self, obs: &Tensor, mode: Mode) -> Result<Tensor, AgentError>;
+
+    /// As [`Agent::begin_episode`], of the environments that this policy acts in.
+    fn begin_episode(&mut self, env: usize) {
+        let _ = env;
+    }
+
+    /// Handles to the policy's weights, to be overwritten between two calls of [`act`](Self::act); see
+    /// [`publish_weights`](crate::publish_weights).
+    fn weights(&self) -> Vec<Tensor>;
+
+    /// Shows what acting depends on beside the weights: generators and noise. The weights are the learner's to show.
+    ///
+    /// # Errors
+    /// Those of the visitor.
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError>;
 }
 
 /// Why an agent could not act or learn.

@@ -7,6 +7,8 @@
 //!   [`loss`], the [`Optimizer`]s, [`Schedule`]s and the target-network updates in [`target`];
 //! * [`Learner`] is the machinery around it: sample, stage, update, write priorities back.
 //!
+//! To act while learning goes on, an agent gives a [`Policy`] to each thread that acts, and [`publish_weights`] keeps them up to date.
+//!
 //! Beside them, for training that is spread out: a [`Reducer`] sums over ranks, [`GradientBuckets`] are the one place where gradients go
 //! through it, and a [`Pipeline`] cuts a model into stages on several devices.
 //!
@@ -30,6 +32,9 @@ mod loader;
 pub mod loss;
 mod mlp;
 mod module;
+mod newest;
+#[cfg(test)]
+mod newest_tests;
 mod norm;
 mod optim;
 pub mod perceptron;
@@ -41,7 +46,9 @@ mod schedule;
 mod shim;
 mod staging;
 mod state;
+mod sync;
 pub mod target;
+mod weights;
 
 /// CUDA's streams, events and graphs, where the shim's CUDA half is there ([`available`](cuda::available)).
 pub mod cuda {
@@ -49,7 +56,7 @@ pub mod cuda {
 }
 
 pub use accumulate::{AccumulateError, Accumulated, Accumulator, SquaredNorms};
-pub use agent::{ActionSpace, Agent, AgentError, Mode, Spaces, Update, Variant, first_line};
+pub use agent::{ActionSpace, Agent, AgentError, Mode, Policy, Spaces, Update, Variant, first_line};
 pub use calls::{CallCounts, count_calls};
 pub use collated::{
     BlockTensors, GraphTensors, NeighborhoodTensors, PackedTensors, PaddedTensors, TensorsError,
@@ -76,6 +83,7 @@ pub use schedule::{Anneal, Curve, CyclicMode, Part, ScalingRule, Schedule};
 pub use shim::{ShimError, keep_freed_memory};
 pub use staging::{MiniBatch, Staging};
 pub use state::visit_tensor;
+pub use weights::{WeightPublisher, WeightReader, WeightVersion, publish_weights};
 
 // The crates above name what they need of the crates below through here, so that one arrow is enough.
 pub use rl_minibatch::{

@@ -35,7 +35,7 @@ pub struct Config {
     /// Threads that one operation may use; more than 1 pays only for large networks and batches. 0 chooses by size: one for each 32
     /// million multiplications in a forward pass of a batch (agent.hidden, train.batch_size), at most one a core.
     pub threads: u32,
-    /// Acting and learning in step.
+    /// How acting and learning go on, in step or at once.
     pub train: TrainConfig,
     /// The replay buffer.
     pub replay: ReplayConfig,
@@ -47,10 +47,30 @@ pub struct Config {
     pub eval: EvalConfig,
 }
 
-/// How acting and learning alternate.
+/// Whether acting and learning take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainMode {
+    /// They take turns on one thread; a run is reproducible bit for bit on a CPU.
+    InStep,
+    /// Actors act on threads of their own while one learner learns; what comes first is up to the machine.
+    Async,
+}
+
+/// How acting and learning go together.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// "in_step": acting and learning take turns on one thread, and a run is reproducible bit for bit on a CPU. "async": actors on threads
+    /// of their own act while the learner learns; no two runs are the same, and a resumed run is not the same run.
+    pub mode: TrainMode,
+    /// In async mode: threads that act, with the environments split among them.
+    pub actors: usize,
+    /// In async mode: updates between two snapshots of the weights for the actors.
+    pub publish_every: u64,
+    /// In async mode: how many mini-batches drawing may be ahead or behind of batch_size x updates_per_train / train_every rows drawn for
+    /// each one inserted; beyond that one side waits for the other.
+    pub ratio_error: u64,
     /// Environments stepped side by side.
     pub num_envs: usize,
     /// Environment steps with random actions before learning begins.
@@ -137,6 +157,10 @@ impl Config {
             device: "auto".to_string(),
             threads: 1,
             train: TrainConfig {
+                mode: TrainMode::InStep,
+                actors: 1,
+                publish_every: 10,
+                ratio_error: 4,
                 num_envs: 1,
                 random_steps: 1_000,
                 train_every: 1,
@@ -179,6 +203,9 @@ impl Config {
     fn check(&self) -> Result<()> {
         let at_least_one = [
             ("env_steps", self.env_steps),
+            ("train.actors", self.train.actors as u64),
+            ("train.publish_every", self.train.publish_every),
+            ("train.ratio_error", self.train.ratio_error),
             ("train.num_envs", self.train.num_envs as u64),
             ("train.train_every", self.train.train_every),
             ("train.batch_size", self.train.batch_size as u64),
@@ -197,6 +224,8 @@ impl Config {
         // Beyond these something is mistyped, and memory would be asked for that no machine has.
         let at_most = [
             ("threads", u64::from(self.threads), 1_024),
+            ("train.actors", self.train.actors as u64, 1_024),
+            ("train.ratio_error", self.train.ratio_error, 1 << 24),
             ("train.num_envs", self.train.num_envs as u64, 65_536),
             ("train.batch_size", self.train.batch_size as u64, 1 << 24),
             ("replay.n_step", self.replay.n_step as u64, 10_000),
@@ -239,6 +268,34 @@ impl Config {
                 self.replay.capacity, self.train.batch_size
             ));
         }
+        if self.train.mode == TrainMode::Async {
+            self.check_async()?;
+        }
         self.replay.beta.check("replay.beta", 0.0, 1.0).or_else(usage)
+    }
+
+    /// Checks what acting and learning at once asks for.
+    fn check_async(&self) -> Result<()> {
+        if self.replay.device == ReplayDevice::Learner {
+            return usage(
+                "replay.device = \"learner\" goes with train.mode = \"in_step\"; set one of the two otherwise",
+            );
+        }
+        let TrainConfig { actors, num_envs, random_steps, updates_per_train, .. } = self.train;
+        if num_envs < actors {
+            return usage(format!(
+                "train.num_envs is {num_envs}; in async mode each of the {actors} actors needs one (train.actors)"
+            ));
+        }
+        if updates_per_train == 0 {
+            return usage("train.updates_per_train is 0; async mode needs at least 1");
+        }
+        if random_steps > self.replay.capacity as u64 {
+            return usage(format!(
+                "train.random_steps is {random_steps}; in async mode it can be at most replay.capacity ({})",
+                self.replay.capacity
+            ));
+        }
+        Ok(())
     }
 }
