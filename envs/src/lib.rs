@@ -30,6 +30,7 @@
 
 mod acrobot;
 mod action;
+mod batch;
 mod cart_pole;
 mod env;
 mod episode;
@@ -39,10 +40,12 @@ mod mountain_car_continuous;
 mod observation;
 mod pendulum;
 mod registry;
+mod rows;
 mod scene;
 mod space;
 mod time_limit;
 mod vector;
+mod workers;
 
 pub use acrobot::Acrobot;
 pub use action::{Action, Actions};
@@ -53,7 +56,7 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};
 pub use pendulum::Pendulum;
-pub use registry::{make, specs};
+pub use registry::{Listing, listings, make, register, specs};
 pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;
