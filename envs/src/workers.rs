@@ -117,7 +117,8 @@ fn work<J: Job>(place: &Place<J>, spin: Duration) {
     }
 }
 
-/// Returns when `ready` says so: looks at it for the time of `spin`, then sleeps until somebody unparks this thread.
+/// Returns when `ready` says so: looks at it for the time of `spin`, lets other threads go first now and then, and at last
+/// sleeps until somebody unparks this thread.
 fn wait(ready: impl Fn() -> bool, spin: Duration) {
     let begin = (!spin.is_zero()).then(Instant::now);
     while begin.is_some_and(|begin| begin.elapsed() < spin) {
@@ -127,6 +128,8 @@ fn wait(ready: impl Fn() -> bool, spin: Duration) {
             }
             std::hint::spin_loop();
         }
+        // On a busy machine the thread that is waited for may be next on this very core.
+        thread::yield_now();
     }
     // An unpark before the park makes it return at once, so that none is missed; one for something else does no harm.
     while !ready() {
