@@ -57,6 +57,7 @@ doc: setup ## builds the documentation, warnings being errors
 golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5 GB)
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
+	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py
 	.venv-golden/bin/python tests/golden/optim.py

@@ -67,6 +67,16 @@ pub enum EnvError {
         /// What is wrong with them.
         why: String,
     },
+    /// A wrapper that does not go around this environment.
+    #[error("{wrapper} cannot wrap {env}: {why}")]
+    Wrapper {
+        /// The wrapper's name.
+        wrapper: String,
+        /// The environment's id.
+        env: String,
+        /// What it needs and what it found.
+        why: String,
+    },
     /// A vector environment without environments.
     #[error("a vector environment needs at least one environment; none was given")]
     NoEnvs,

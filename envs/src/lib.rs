@@ -46,6 +46,7 @@ mod space;
 mod time_limit;
 mod vector;
 mod workers;
+mod wrappers;
 
 pub use acrobot::Acrobot;
 pub use action::{Action, Actions};
@@ -61,3 +62,8 @@ pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;
 pub use vector::{VecEnv, env_seeds};
+pub use wrappers::{
+    Arcade, ClipReward, EpisodeRecord, EpisodeStatistics, EpisodicLife, FireReset, FlattenObservation,
+    FrameStack, Grayscale, MaxAndSkip, NoopReset, NormalizeObservation, NormalizeReward, Padding,
+    RescaleAction, Resize, RunningMeanStd,
+};

@@ -65,6 +65,15 @@ impl Rows {
         }
     }
 
+    /// The same, to be written.
+    pub(crate) fn row_mut(&mut self, row: usize, elements: usize) -> ObsMut<'_> {
+        let range = row * elements..(row + 1) * elements;
+        match self.view_mut() {
+            ObsMut::F32(values) => ObsMut::F32(&mut values[range]),
+            ObsMut::U8(values) => ObsMut::U8(&mut values[range]),
+        }
+    }
+
     /// Cuts off everything from `element` on.
     pub(crate) fn split_off(&mut self, element: usize) -> Self {
         Self { dtype: self.dtype, bytes: self.bytes.split_off(element * size_of_element(self.dtype)) }
