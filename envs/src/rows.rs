@@ -109,6 +109,26 @@ impl SavedRows {
         }
     }
 
+    /// Whether `other` has the same bits.
+    pub(crate) fn same(&self, other: &SavedRows) -> bool {
+        match (self, other) {
+            (SavedRows::F32(values), SavedRows::F32(other)) => {
+                values.iter().map(|v| v.to_bits()).eq(other.iter().map(|v| v.to_bits()))
+            }
+            (SavedRows::U8(values), SavedRows::U8(other)) => values == other,
+            _ => false,
+        }
+    }
+
+    /// Its first values, as text.
+    pub(crate) fn start(&self) -> String {
+        const SHOWN: usize = 8;
+        match self {
+            SavedRows::F32(values) => format!("{:?}", &values[..values.len().min(SHOWN)]),
+            SavedRows::U8(values) => format!("{:?}", &values[..values.len().min(SHOWN)]),
+        }
+    }
+
     /// Whether it has the element type and length of `obs`.
     pub(crate) fn fits(&self, obs: Obs<'_>) -> bool {
         match (self, obs) {
