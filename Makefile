@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ bench-peers: build setup-peers ## measures other libraries' replay buffers in tu
 
 bench-loader: ## measures our loader, PyTorch's and TensorFlow's in turn, and writes docs/benchmarks.md (installs 3 GB)
 	@scripts/bench-loader
+
+bench-envs: build ## measures our environments, EnvPool's and Gymnasium's in turn, and writes docs/benchmarks.md (installs 1 GB)
+	@scripts/bench-envs
 
 bench-instructions: ## counts the instructions of the inner loops under valgrind
 	@scripts/bench-instructions

@@ -239,7 +239,7 @@ fn list(what: Option<Listed>) -> Result<ExitCode> {
     if what != Some(Listed::Algos) {
         let listings = rl_envs::listings();
         let obs = |spec: &rl_envs::EnvSpec| format!("obs {}", spec.observation);
-        let width = listings.iter().map(|listing| obs(&listing.spec).len()).max().unwrap_or(0).min(90);
+        let width = listings.iter().map(|listing| obs(&listing.spec).len()).max().unwrap_or(0).min(100);
         for listing in listings {
             let spec = listing.spec;
             let limit = spec.max_episode_steps.map_or("no limit".to_string(), |n| format!("{n} steps"));
