@@ -3,7 +3,8 @@
 mod binary;
 
 use binary::{
-    DDPG, DQN, best, bytes, checkpoints, latest, metrics, python, resume, run, script, succeed, text, train,
+    DDPG, DQN, assert_same_state, best, bytes, checkpoints, latest, metrics, python, resume, run, script,
+    succeed, text, train,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -355,10 +356,7 @@ fn the_number_of_threads_that_step_environments_changes_nothing() {
         serde_json::from_str(&file).expect("JSON")
     };
     assert_eq!(summary("one")["eval"], summary("three")["eval"]);
-    assert!(
-        checkpoints(&at.join("one"))["latest.safetensors"]
-            == checkpoints(&at.join("three"))["latest.safetensors"]
-    );
+    assert_same_state(&latest(&at.join("one")), &latest(&at.join("three")));
 }
 
 #[test]
