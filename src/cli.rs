@@ -177,7 +177,8 @@ pub struct BenchEnv {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Wait for lines 'window SECONDS' and answer each with steps a second, to take turns with others
+    /// Wait for lines 'window SECONDS' and answer each with steps a second and the median µs of a step of all, to take turns
+    /// with others
     #[arg(long, conflicts_with = "json")]
     pub serve: bool,
 }

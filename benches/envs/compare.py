@@ -5,7 +5,8 @@ into a document between its markers. scripts/bench-envs calls this.
     python compare.py RL_TRAIN DOCUMENT ROUNDS SECONDS PEERS_PYTHON ENV...
 
 A round is one window of each variant of each library, seconds apart. A ratio is the median over the rounds of ours divided
-by the peer's in the same round, ours being its best number of threads in that round.
+by the peer's in the same round, ours being its best number of threads in that round. Of each window there is the rate, and the
+median duration of a step of all environments, which says what a step takes also where other work interrupts the windows.
 """
 
 import os
@@ -25,7 +26,8 @@ class Variant:
     """A process that steps the environments of one library in one way."""
 
     def __init__(self, name, command):
-        self.name, self.version, self.why_not, self.rates = name, "", None, []
+        self.name, self.version, self.why_not = name, "", None
+        self.rates, self.durations = [], []
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -41,7 +43,9 @@ class Variant:
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"bench-envs: {self.name} ended within a window")
-        self.rates.append(float(line))
+        rate, duration = map(float, line.split())
+        self.rates.append(rate)
+        self.durations.append(duration)
 
     def end(self):
         self.process.stdin.close()
@@ -85,28 +89,35 @@ def load():
         return float(f.read().split()[0])
 
 
-def table(measured):
-    """A row a variant, a column an environment: median rate, and how many times as fast ours is."""
+def ratio_of(ratio):
+    return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
+
+
+def table(measured, title, figures, best, show, ratio):
+    """A row a variant, a column an environment: the median figure, and how many times as good ours is."""
     names = list(dict.fromkeys(v.name for found in measured.values() for v in found))
-    lines = [f"| steps/s (ours / theirs) | {' | '.join(measured)} |", "| --- " + "| ---: " * len(measured) + "|"]
+    lines = [f"| {title} | {' | '.join(measured)} |", "| --- " + "| ---: " * len(measured) + "|"]
     for name in names:
         cells, version = [], ""
         for found in measured.values():
-            best = [max(of) for of in zip(*(v.rates for v in found if v.name.startswith("rl-envs")))]
+            ours = [best(of) for of in zip(*(figures(v) for v in found if v.name.startswith("rl-envs")))]
             variant = next(v for v in found if v.name == name)
             if not variant.rates:
                 cells.append("–")
                 continue
             version = variant.version
-            rate = human(statistics.median(variant.rates))
-            ratio = statistics.median(ours / theirs for ours, theirs in zip(best, variant.rates))
-            digits = 2 if ratio < 10 else 1 if ratio < 100 else 0
-            cells.append(f"**{rate}**" if name.startswith("rl-envs") else f"{rate} ({ratio:,.{digits}f})")
+            figure = show(statistics.median(figures(variant)))
+            times = ratio_of(statistics.median(map(ratio, ours, figures(variant))))
+            cells.append(f"**{figure}**" if name.startswith("rl-envs") else f"{figure} ({times})")
         library, _, how = name.partition(", ")
         label = f"**{name}**" if library == "rl-envs" else f"{library} {version}, {how}"
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    missing = {f"* {env}, {v.name}: {v.why_not}" for env, found in measured.items() for v in found if v.why_not}
-    return "\n".join([*lines, "", "Not measured:", "", *sorted(missing)] if missing else lines)
+    return "\n".join(lines) + "\n"
+
+
+def missing(measured):
+    found = {f"* {env}, {v.name}: {v.why_not}" for env, all in measured.items() for v in all if v.why_not}
+    return "\n".join(["Not measured:", "", *sorted(found), ""]) if found else ""
 
 
 def main():
@@ -128,7 +139,15 @@ def main():
     head += f"load average {before:.2f} before and {load():.2f} after.\n"
     if before > 0.5:
         head += "\n**The machine was busy with other work**: rates are low and noisy; only the ratios say something.\n"
-    text = f"{head}\n{table(measured)}\n"
+    rates = ("steps/s (ours / theirs)", lambda v: v.rates, max, human, lambda ours, theirs: ours / theirs)
+    steps = (
+        "µs for a step of all (theirs / ours)",
+        lambda v: v.durations,
+        min,
+        lambda us: f"{us:,.{2 if us < 10 else 1 if us < 100 else 0}f}",
+        lambda ours, theirs: theirs / ours,
+    )
+    text = "\n".join([head, table(measured, *rates), table(measured, *steps), missing(measured)])
     old = pathlib.Path(document).read_text()
     if BEGIN not in old or END not in old:
         sys.exit(f"bench-envs: {document} lacks the markers '{BEGIN}' and '{END}'")

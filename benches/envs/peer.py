@@ -3,10 +3,12 @@
     python peer.py --peer gymnasium-sync|gymnasium-async|gymnasium-vector|envpool --env ID --envs N --threads T
 
 It says `ready VERSION`, or `cannot REASON` and ends. Each line `window SECONDS` makes it step that long under random actions,
-drawn in advance, and answer with environment steps a second. In between it sleeps.
+drawn in advance, and answer with environment steps a second and the median duration of a step of all environments in µs. In
+between it sleeps.
 """
 
 import argparse
+import statistics
 import sys
 import time
 import warnings
@@ -76,13 +78,17 @@ def main():
     print(f"ready {version}", flush=True)
     for line in sys.stdin:
         seconds = float(line.split()[1])
-        begin, steps = time.perf_counter(), 0
-        while time.perf_counter() - begin < seconds:
+        begin, durations = time.perf_counter(), []
+        last = begin
+        while last - begin < seconds:
             for action in actions[:8]:
                 envs.step(action)
-            steps += 8
+                now = time.perf_counter()
+                durations.append(now - last)
+                last = now
             actions = actions[8:] + actions[:8]
-        print(steps * args.envs / (time.perf_counter() - begin), flush=True)
+        rate = len(durations) * args.envs / (last - begin)
+        print(rate, 1e6 * statistics.median(durations), flush=True)
     envs.close()
 
 

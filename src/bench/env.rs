@@ -150,8 +150,8 @@ impl EnvBench {
         })
     }
 
-    /// Says `ready VERSION`, and then answers each line `window SECONDS` of `input` with steps a second, until it ends: how
-    /// benches/envs takes turns with other libraries.
+    /// Says `ready VERSION`, and then answers each line `window SECONDS` of `input` with steps a second and the median duration
+    /// of a step of all environments in µs, until it ends: how benches/envs takes turns with other libraries.
     ///
     /// # Errors
     /// As [`run`](EnvBench::run), and [`EnvBenchError::Output`] when a line is something else or an answer cannot be written.
@@ -167,7 +167,7 @@ impl EnvBench {
                 return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why).into());
             };
             let window = running.window(Duration::from_secs_f64(seconds))?;
-            writeln!(output, "{}", window.steps_per_s)?;
+            writeln!(output, "{} {}", window.steps_per_s, window.durations.quantile_us(0.5))?;
             output.flush()?;
         }
         Ok(())
@@ -243,7 +243,9 @@ mod tests {
         let said = String::from_utf8(said).unwrap();
         let lines: Vec<&str> = said.lines().collect();
         assert!(lines[0].starts_with("ready ") && lines.len() == 3, "{said}");
-        assert!(lines[1..].iter().all(|line| line.parse::<f64>().unwrap() > 0.0), "{said}");
+        let numbers =
+            lines[1..].iter().flat_map(|line| line.split(' ')).map(|word| word.parse::<f64>().unwrap());
+        assert_eq!(numbers.filter(|number| *number > 0.0).count(), 4, "{said}");
         let error = bench("Pendulum-v1", 1).serve(&b"windows\n"[..], Vec::new()).unwrap_err();
         assert!(error.to_string().contains("window SECONDS"), "{error}");
     }
