@@ -26,7 +26,7 @@ pub enum ConformanceError {
         /// The call.
         doing: &'static str,
         /// Its error.
-        source: EnvError,
+        source: Box<EnvError>,
     },
     /// An observation is not of its space; NaN is in none.
     #[error("{env}, step {step}: the observation {why} is not of {space}")]
@@ -252,7 +252,7 @@ impl Check<'_> {
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(EnvError) -> ConformanceError {
         let (env, step) = (self.spec.id.clone(), self.step);
-        move |source| ConformanceError::Failed { env, step, doing, source }
+        move |source| ConformanceError::Failed { env, step, doing, source: Box::new(source) }
     }
 
     fn reset(&mut self, seed: Option<u64>) -> Result<(), ConformanceError> {

@@ -194,7 +194,7 @@ impl VecEnv {
     /// without.
     ///
     /// # Errors
-    /// [`EnvError::Threads`] when the system gives none.
+    /// [`EnvError::Threads`] when the system gives none; the environments are gone then.
     pub fn with_threads(mut self, threads: usize) -> Result<Self, EnvError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { cores() } else { threads }.min(self.len);

@@ -466,8 +466,11 @@ fn flat_observations_have_the_same_elements() {
     assert_eq!(play(&mut switches, 1)[0].0[0], [1.0, 0.0]);
 }
 
+/// Makes an environment.
+type New = Box<dyn Fn() -> Box<dyn Env>>;
+
 /// Every wrapper around something that it goes around.
-fn every_wrapper() -> Vec<(&'static str, Box<dyn Fn() -> Box<dyn Env>>)> {
+fn every_wrapper() -> Vec<(&'static str, New)> {
     fn colors() -> Script {
         let frame = |t: u64| image(&[6, 8, 3], t + 3);
         let playing = |lives: &[u32]| Playing {
