@@ -1,6 +1,6 @@
 //! An environment of one's own, with the whole of rl-train around it:
 //!
-//!     cargo run --release --example own_env -- train --algo dqn --env Mine/Corridor-v0 --env-steps 5000
+//!     cargo run --release --example own_env -- train --algo dqn --env Mine/Corridor-v0 --env-steps 10000
 //!     cargo run --release --example own_env -- list envs
 //!
 //! docs/environments.md tells how this becomes a crate outside of this repository.
