@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ bench-loader: ## measures our loader, PyTorch's and TensorFlow's in turn, and wr
 bench-learner: build ## measures learners of other libraries in turn with ours, and writes docs/benchmarks.md (installs 7 GB)
 	@scripts/bench-learner
 
+bench-envs: build ## measures our environments, EnvPool's and Gymnasium's in turn, and writes docs/benchmarks.md (installs 1 GB)
+	@scripts/bench-envs
+
 bench-instructions: ## counts the instructions of the inner loops under valgrind
 	@scripts/bench-instructions
 
@@ -61,6 +64,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/minatar_games.py
+	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py
 	.venv-golden/bin/python tests/golden/optim.py

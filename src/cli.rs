@@ -1,11 +1,11 @@
-//! The command line: what can be asked for. `main.rs` does it.
+//! The command line: what can be asked for. `commands.rs` does it.
 
+use crate::bench::learner::{self, NetworkKind};
+use crate::bench::replay::{MIN_REPEATS, Op, Workload};
+use crate::error::{CommandError, Result};
+use crate::run::Which;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rl_train::bench::learner::{self, NetworkKind};
-use rl_train::bench::replay::{MIN_REPEATS, Op, Workload};
-use rl_train::error::{CommandError, Result};
-use rl_train::run::Which;
 use std::path::PathBuf;
 use toml::Value;
 
@@ -159,6 +159,34 @@ pub enum Bench {
     Replay(BenchReplay),
     /// A learner: updates a second from a full buffer
     Learner(BenchLearner),
+    /// Environments: steps a second under random actions
+    Env(BenchEnv),
+}
+
+#[derive(Args)]
+pub struct BenchEnv {
+    /// Environment
+    #[arg(long, value_name = "ID")]
+    pub env: String,
+    /// Environments stepped together
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub envs: u32,
+    /// Threads that step them, the calling one included; 0 is one a core
+    #[arg(long, value_name = "T", default_value_t = 1)]
+    pub threads: u16,
+    /// Length of the measurement, all repeats together
+    #[arg(long, default_value_t = 2.5)]
+    pub seconds: f64,
+    /// Windows measured; the one with the median rate is reported
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(MIN_REPEATS as i64..))]
+    pub repeats: u32,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Wait for lines 'window SECONDS' and answer each with steps a second and the median µs of a step of all, to take turns
+    /// with others
+    #[arg(long, conflicts_with = "json")]
+    pub serve: bool,
 }
 
 #[derive(Args)]

@@ -38,7 +38,11 @@ impl RunFolder {
                 ));
             }
             Some(out) => out.to_path_buf(),
-            None => Self::first_free(&format!("{}-{}-seed{}", config.algo, config.env, config.seed))?,
+            // An id may have a namespace: Mine/Corridor-v0.
+            None => {
+                let env = config.env.replace(['/', '\\'], "-");
+                Self::first_free(&format!("{}-{env}-seed{}", config.algo, config.seed))?
+            }
         };
         let run = Self { path };
         std::fs::create_dir_all(run.path.join("checkpoints")).map_err(|e| {

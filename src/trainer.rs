@@ -30,6 +30,7 @@ impl Trainer {
     /// [`CommandError::Usage`] when the configuration is refused.
     pub fn new(config: Config, device: Device) -> Result<Self> {
         let mut envs = VecEnv::make(&config.env, config.train.num_envs)
+            .and_then(|envs| envs.with_threads(config.train.env_threads))
             .map_err(|e| CommandError::Usage(e.to_string()))?;
         let spaces = spaces(envs.spec())?;
         let schema = schema(&spaces)?;

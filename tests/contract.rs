@@ -3,7 +3,8 @@
 mod binary;
 
 use binary::{
-    DDPG, DQN, best, bytes, checkpoints, latest, metrics, python, resume, run, script, succeed, text, train,
+    DDPG, DQN, assert_same_state, best, bytes, checkpoints, latest, metrics, python, resume, run, script,
+    succeed, text, train,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -204,6 +205,13 @@ fn lists_and_configurations() {
     for env in ["CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1"] {
         assert!(envs.iter().any(|name| name == env), "{env} is not in {envs:?}");
     }
+    // Spaces, time limit, and whether it is there.
+    let pendulum = succeed(at, &["list", "envs"]);
+    let pendulum = pendulum.lines().find(|line| line.starts_with("Pendulum-v1")).expect("it is listed");
+    for part in ["200 steps", "obs Box([-1.0 -1.0 -8.0]", "action Box(-2.0, 2.0, (1,), float32)", "built in"]
+    {
+        assert!(pendulum.contains(part), "{part} is not in {pendulum}");
+    }
     let algos = first_words(&succeed(at, &["list", "algos"]));
     assert!(["dqn", "ddpg"].iter().all(|algo| algos.iter().any(|name| name == algo)), "{algos:?}");
     let all = first_words(&succeed(at, &["list"]));
@@ -312,6 +320,43 @@ fn the_replay_benchmark_prints_its_line() {
             }
         }
     }
+}
+
+#[test]
+fn the_environment_benchmark_prints_its_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (env, threads) in [("CartPole-v1", 1), ("Pendulum-v1", 2)] {
+        let (env_flag, threads_flag) = (format!("--env={env}"), format!("--threads={threads}"));
+        let short = ["bench", "env", &env_flag, "--envs=4", &threads_flag, "--seconds=0.05", "--json"];
+        let printed = succeed(folder.path(), &short);
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        let line: Value = serde_json::from_str(&printed).expect("JSON");
+        assert_eq!(
+            (&line["env"], &line["envs"], &line["threads"]),
+            (&env.into(), &4.into(), &threads.into())
+        );
+        for key in ["steps_per_s", "p50_us"] {
+            assert!(line[key].as_f64().is_some_and(|value| value > 0.0), "{key} in {printed}");
+        }
+    }
+    let output = run(folder.path(), &["bench", "env", "--env=CartPole-v2"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("did you mean 'CartPole-v1'"));
+}
+
+#[test]
+fn the_number_of_threads_that_step_environments_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let few = ["--env-steps=900"];
+    train(at, DQN, &[&few[..], &["--out=one"]].concat());
+    train(at, DQN, &[&few[..], &["--out=three", "--set=train.env_threads=3"]].concat());
+    let summary = |run: &str| -> Value {
+        let file = std::fs::read_to_string(at.join(run).join("summary.json")).expect("a summary");
+        serde_json::from_str(&file).expect("JSON")
+    };
+    assert_eq!(summary("one")["eval"], summary("three")["eval"]);
+    assert_same_state(&latest(&at.join("one")), &latest(&at.join("three")));
 }
 
 #[test]

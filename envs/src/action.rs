@@ -123,16 +123,57 @@ impl<'a> Actions<'a> {
         }
     }
 
-    /// The action of environment `row`, when each has `elements` values.
-    pub(crate) fn row(&self, row: usize, elements: usize, spec: &EnvSpec) -> Result<Action<'a>, EnvError> {
-        let range = row * elements..(row + 1) * elements;
-        Ok(match *self {
-            // A negative number has no usize, and must not come out as a huge one.
-            Actions::Discrete(actions) => Action::Discrete(
-                usize::try_from(actions[row]).map_err(|_| refusal(spec, actions[row].to_string()))?,
-            ),
-            Actions::Box(values) => Action::Box(&values[range]),
-            Actions::MultiBinary(switches) => Action::MultiBinary(&switches[range]),
-        })
+    /// The first `count` values.
+    pub(crate) fn first(self, count: usize) -> Self {
+        match self {
+            Actions::Discrete(actions) => Actions::Discrete(&actions[..count]),
+            Actions::Box(values) => Actions::Box(&values[..count]),
+            Actions::MultiBinary(switches) => Actions::MultiBinary(&switches[..count]),
+        }
+    }
+
+    /// That these are actions for `envs` environments of `spec`, `elements` values each, which all of them would take.
+    ///
+    /// # Errors
+    /// [`EnvError::Batch`] when there are more or less values, [`EnvError::At`] with the first one that is refused.
+    pub(crate) fn check(self, envs: usize, elements: usize, spec: &EnvSpec) -> Result<(), EnvError> {
+        if self.len() != envs * elements {
+            return Err(EnvError::Batch {
+                env: spec.id.clone(),
+                envs,
+                expected: envs * elements,
+                got: self.len(),
+            });
+        }
+        // All at once first, which for good actions is all.
+        let fine = match (self, &spec.action) {
+            (Actions::Discrete(actions), Space::Discrete { n }) => {
+                // A negative number has no usize, and comes out as a huge one.
+                actions.iter().fold(true, |fine, action| fine & ((*action as u64) < *n as u64))
+            }
+            (Actions::Box(values), Space::Box { .. }) => {
+                values.iter().fold(true, |fine, value| fine & value.is_finite())
+            }
+            (Actions::MultiBinary(_), Space::MultiBinary { .. }) => true,
+            _ => false,
+        };
+        if fine { Ok(()) } else { self.refused(envs, elements, spec) }
+    }
+
+    #[cold]
+    fn refused(self, envs: usize, elements: usize, spec: &EnvSpec) -> Result<(), EnvError> {
+        let row = |row: usize| {
+            let range = row * elements..(row + 1) * elements;
+            match self {
+                Actions::Discrete(actions) => match usize::try_from(actions[row]) {
+                    Ok(action) => Action::Discrete(action).check(spec),
+                    Err(_) => Err(refusal(spec, actions[row].to_string())),
+                },
+                Actions::Box(values) => Action::Box(&values[range]).check(spec),
+                Actions::MultiBinary(switches) => Action::MultiBinary(&switches[range]).check(spec),
+            }
+        };
+        (0..envs)
+            .try_for_each(|index| row(index).map_err(|error| EnvError::At { index, source: Box::new(error) }))
     }
 }

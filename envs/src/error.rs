@@ -79,6 +79,16 @@ pub enum EnvError {
         /// What is wrong with them.
         why: String,
     },
+    /// A wrapper that does not go around this environment.
+    #[error("{wrapper} cannot wrap {env}: {why}")]
+    Wrapper {
+        /// The wrapper's name.
+        wrapper: String,
+        /// The environment's id.
+        env: String,
+        /// What it needs and what it found.
+        why: String,
+    },
     /// A vector environment without environments.
     #[error("a vector environment needs at least one environment; none was given")]
     NoEnvs,
@@ -105,6 +115,46 @@ pub enum EnvError {
         expected: usize,
         /// Values given.
         got: usize,
+    },
+    /// The code of an environment panicked.
+    #[error("{env} panicked: {message}; that is a mistake in its code, so make the environments anew")]
+    Panicked {
+        /// The environment's id.
+        env: String,
+        /// The first line of the panic's message.
+        message: String,
+    },
+    /// The system starts no more threads.
+    #[error("cannot start the threads to step environments on {threads}: {why}; ask for fewer")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's answer.
+        why: String,
+    },
+    /// An id that is to be registered has an environment already.
+    #[error("there is an environment '{id}' already; register yours under another id, such as 'Mine/{id}'")]
+    Taken {
+        /// The id.
+        id: String,
+    },
+    /// An environment that is to be registered under one id calls itself another.
+    #[error(
+        "an environment is to be registered as '{id}', but the id in its spec is '{spec}'; make them the same"
+    )]
+    Named {
+        /// The id to register it under.
+        id: String,
+        /// The id in its spec.
+        spec: String,
+    },
+    /// The environment's feature is not compiled in.
+    #[error("{env} is not in this build; build with --features {feature}")]
+    NotBuilt {
+        /// The environment's id.
+        env: String,
+        /// The feature that brings it.
+        feature: String,
     },
     /// An error of one environment of several.
     #[error("environment {index}: {source}")]

@@ -31,7 +31,9 @@
 
 mod acrobot;
 mod action;
+mod batch;
 mod cart_pole;
+mod conformance;
 mod env;
 mod episode;
 mod error;
@@ -41,22 +43,31 @@ mod mountain_car_continuous;
 mod observation;
 mod pendulum;
 mod registry;
+mod rows;
 mod scene;
 mod space;
 mod time_limit;
 mod vector;
+mod workers;
+mod wrappers;
 
 pub use acrobot::Acrobot;
 pub use action::{Action, Actions};
 pub use cart_pole::CartPole;
+pub use conformance::{ConformanceError, check};
 pub use env::{Env, EnvSpec, Outcome};
 pub use error::EnvError;
 pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};
 pub use pendulum::Pendulum;
-pub use registry::{make, specs};
+pub use registry::{Listing, listings, make, register, specs};
 pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;
 pub use vector::{VecEnv, env_seeds};
+pub use wrappers::{
+    Arcade, ClipReward, EpisodeRecord, EpisodeStatistics, EpisodicLife, FireReset, FlattenObservation,
+    FrameStack, Grayscale, MaxAndSkip, NoopReset, NormalizeObservation, NormalizeReward, Padding,
+    RescaleAction, Resize, RunningMeanStd,
+};

@@ -31,6 +31,14 @@ pub enum ObsMut<'a> {
 }
 
 impl<'a> ObsMut<'a> {
+    /// The same memory for a while, for a call that takes it by value when it is needed again after.
+    pub fn reborrow(&mut self) -> ObsMut<'_> {
+        match self {
+            ObsMut::F32(out) => ObsMut::F32(out),
+            ObsMut::U8(out) => ObsMut::U8(out),
+        }
+    }
+
     /// The memory as the f32 elements of one observation of `spec`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Throughput, measured: `rl-train bench`.
 
 mod buffer;
+pub mod env;
 mod gather;
 pub mod learner;
 mod measure;

@@ -73,6 +73,10 @@ pub struct TrainConfig {
     pub ratio_error: u64,
     /// Environments stepped side by side.
     pub num_envs: usize,
+    /// Threads that step them, the one that learns included. The results are the same with any number; more than 1 pays for
+    /// costly environments only.
+    #[serde(default = "one")]
+    pub env_threads: usize,
     /// Environment steps with random actions before learning begins.
     pub random_steps: u64,
     /// Environment steps between two rounds of updates.
@@ -146,6 +150,11 @@ pub struct EvalConfig {
     pub seed: u64,
 }
 
+/// For configurations of runs from before there was this key.
+fn one() -> usize {
+    1
+}
+
 impl Config {
     /// The defaults of `algo` on `env`, before any preset.
     fn defaults(algo: &rl_agents::Algo, env: &str) -> Self {
@@ -162,6 +171,7 @@ impl Config {
                 publish_every: 10,
                 ratio_error: 4,
                 num_envs: 1,
+                env_threads: 1,
                 random_steps: 1_000,
                 train_every: 1,
                 updates_per_train: 1,
@@ -207,6 +217,7 @@ impl Config {
             ("train.publish_every", self.train.publish_every),
             ("train.ratio_error", self.train.ratio_error),
             ("train.num_envs", self.train.num_envs as u64),
+            ("train.env_threads", self.train.env_threads as u64),
             ("train.train_every", self.train.train_every),
             ("train.batch_size", self.train.batch_size as u64),
             ("train.log_every", self.train.log_every),
@@ -227,6 +238,7 @@ impl Config {
             ("train.actors", self.train.actors as u64, 1_024),
             ("train.ratio_error", self.train.ratio_error, 1 << 24),
             ("train.num_envs", self.train.num_envs as u64, 65_536),
+            ("train.env_threads", self.train.env_threads as u64, 1_024),
             ("train.batch_size", self.train.batch_size as u64, 1 << 24),
             ("replay.n_step", self.replay.n_step as u64, 10_000),
             ("eval.episodes", self.eval.episodes as u64, 1_000_000),
