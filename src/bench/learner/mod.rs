@@ -100,9 +100,9 @@ pub struct Report {
     /// What one large f32 matrix product reached, between the windows.
     pub matmul_gflop_per_s: f64,
     /// Operator calls of one update.
-    pub kernel_calls: Option<u64>,
+    pub kernel_calls: u64,
     /// Times that an update made the host wait for the device.
-    pub host_syncs: Option<u64>,
+    pub host_syncs: u64,
 }
 
 /// What one window gave.
@@ -180,7 +180,7 @@ impl LearnerBench {
 
     fn report(&self, mut measuring: Measuring) -> Result<Report> {
         let counts = measuring.task.counts()?;
-        let Measuring { task, windows, .. } = measuring;
+        let Measuring { mut task, windows, .. } = measuring;
         let median = |of: fn(&Window) -> f64| median_by(windows.iter().map(of).collect(), |value| *value);
         let (act_us, matmul_gflop_per_s) = (median(|w| w.act_us), median(|w| w.matmul_gflop_per_s));
         let middle = median_by(windows, |window| window.updates_per_s);

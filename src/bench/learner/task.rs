@@ -2,11 +2,14 @@
 
 use super::{Durations, LearnerBench, NetworkKind, UPDATES_BETWEEN_WAITS, failed, timed};
 use crate::bench::measure::median_by;
+use crate::config::Config;
 use crate::error::{CommandError, Result, usage};
-use crate::wiring::{Stream, build_replay, rng, schema};
+use crate::wiring::{Stream, build_learner, build_replay, rng, schema};
 use rand::RngExt;
-use rl_learn::{ActionSpace, Agent, Device, Dtype, Kind, Learner, Mode, Schema, Spaces, Tensor, device};
-use rl_replay::{Replay, ReplayError};
+use rl_learn::{
+    ActionSpace, Agent, Device, Dtype, Kind, Learner, Mode, Schema, Spaces, Tensor, count_calls, device,
+};
+use rl_replay::Replay;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -20,10 +23,10 @@ const FRAMES: [usize; 3] = [4, 84, 84];
 const EPISODE: usize = 200;
 const GAMMA: f32 = 0.99;
 
-/// What one update cost in calls; `None` where nobody counts.
+/// What one update costs in calls of libtorch's operators and in numbers read from the device.
 pub(super) struct Counts {
-    pub(super) kernel_calls: Option<u64>,
-    pub(super) host_syncs: Option<u64>,
+    pub(super) kernel_calls: u64,
+    pub(super) host_syncs: u64,
 }
 
 /// A learner with nothing to wait for.
@@ -59,9 +62,8 @@ impl Task {
         }
         let schema = schema(&spaces)?;
         let replay = build_replay(config, schema.clone())?;
-        fill(&replay, &schema, &spaces, config.replay.prioritized).map_err(failed)?;
-        let sampling = rng(config.seed, Stream::Sampling);
-        let learner = Learner::new(replay.sampler(), batch, config.replay.prioritized, sampling, device);
+        let mut learner = build_learner(config, &replay, replay.sampler(), device)?;
+        fill(&replay, &mut learner, &schema, &spaces, config)?;
         let shape: Vec<i64> = std::iter::once(1).chain(spaces.obs_shape.iter().map(|&d| d as i64)).collect();
         let kind = if spaces.obs_dtype == Dtype::U8 { Kind::Uint8 } else { Kind::Float };
         let observation = Tensor::ones(shape, (kind, Device::Cpu));
@@ -104,8 +106,9 @@ impl Task {
 
     /// Operator calls and waits of one update.
     pub(super) fn counts(&mut self) -> Result<Counts> {
-        // TO FILL IN: the counter of rl-learn, as in `rl_learn::count_calls(|| self.update())`. Until then nobody counts.
-        Ok(Counts { kernel_calls: None, host_syncs: None })
+        let (updated, counts) = count_calls(|| self.update()).map_err(failed)?;
+        updated?;
+        Ok(Counts { kernel_calls: counts.calls, host_syncs: counts.host_syncs })
     }
 
     pub(super) fn hidden(&self) -> &[i64] {
@@ -122,14 +125,15 @@ impl Task {
 
     /// Whether updates are replayed from a captured graph.
     pub(super) fn replays_graph(&self) -> bool {
-        // TO FILL IN: what the learner says, once it captures.
-        false
+        self.learner.step().replays() > 0
     }
 
     /// Where the rows are.
-    pub(super) fn replay_device(&self) -> String {
-        // TO FILL IN: `replay.device`, once rows can be elsewhere.
-        "host".to_string()
+    pub(super) fn replay_device(&mut self) -> String {
+        match self.learner.device_replay() {
+            Some(_) => device::name(self.device),
+            None => "host".to_string(),
+        }
     }
 }
 
@@ -150,12 +154,22 @@ fn spaces(bench: &LearnerBench) -> Result<Spaces> {
     Ok(Spaces { obs_dtype, obs_shape, action })
 }
 
-/// Fills `replay` with random transitions, with random priorities where it keeps any.
-fn fill(replay: &Replay, schema: &Schema, spaces: &Spaces, prioritized: bool) -> Result<(), ReplayError> {
+/// Fills the buffer with random transitions: `replay`, with random priorities where it keeps any, or the learner's own, whose inlet `replay`
+/// then is.
+fn fill(
+    replay: &Replay,
+    learner: &mut Learner,
+    schema: &Schema,
+    spaces: &Spaces,
+    config: &Config,
+) -> Result<()> {
     let mut rng = rng(0, Stream::Envs);
     let (mut writer, mut sampler) = (replay.writer(), replay.sampler());
-    while replay.len() < replay.capacity() {
-        let rows = CHUNK.min(replay.capacity() - replay.len());
+    let on_device = learner.device_replay().is_some();
+    let mut left = config.replay.capacity;
+    while left > 0 {
+        let rows = if on_device { config.replay.block_rows } else { CHUNK }.min(left);
+        left -= rows;
         let mut column = |name: &str, dtype: Dtype, elements: usize| -> Vec<u8> {
             let count = rows * elements;
             match (name, dtype, &spaces.action) {
@@ -175,11 +189,13 @@ fn fill(replay: &Replay, schema: &Schema, spaces: &Spaces, prioritized: bool) ->
         let columns: Vec<Vec<u8>> =
             schema.fields().iter().map(|f| column(&f.name, f.dtype, f.elements())).collect();
         let columns: Vec<&[u8]> = columns.iter().map(Vec::as_slice).collect();
-        writer.push_rows(rows, &columns)?;
-        if prioritized {
+        writer.push_rows(rows, &columns).map_err(failed)?;
+        if let Some(buffer) = learner.device_replay() {
+            buffer.take_in().map_err(failed)?;
+        } else if config.replay.prioritized {
             let keys: Vec<u64> = (replay.inserted() - rows as u64..replay.inserted()).collect();
             let magnitudes: Vec<f32> = keys.iter().map(|_| rng.random()).collect();
-            sampler.update_priorities(&keys, &magnitudes)?;
+            sampler.update_priorities(&keys, &magnitudes).map_err(failed)?;
         }
     }
     Ok(())
