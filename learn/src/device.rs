@@ -93,7 +93,7 @@ const MULTIPLICATIONS_A_THREAD: u64 = 32_000_000;
 /// least 1, and no more than there are cores. `widths` are the columns of a network's input and of each layer after it.
 ///
 /// Below that, threads cost more than they gain: waking them takes some 10 µs an operation, and a small update has dozens. So with 17 inputs
-/// and 6 outputs, [64,64] stays on one thread up to batches of 11,500 rows, [256,256] up to 900 and [400,300] up to 500.
+/// and 6 outputs, 64-64 stays on one thread up to batches of 11,500 rows, 256-256 up to 900 and 400-300 up to 500.
 pub fn threads_for(widths: &[i64], batch: usize) -> u32 {
     let row: u64 = widths
         .windows(2)
