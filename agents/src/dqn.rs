@@ -144,7 +144,8 @@ impl QNetwork {
     fn forward(&self, obs: &Tensor) -> Tensor {
         let features = match &self.convolutions {
             Some(convolutions) => convolutions.forward(obs),
-            None if obs.dim() == 2 => obs.to_kind(Kind::Float),
+            // A cast to the same type is a call all the same.
+            None if obs.dim() == 2 && obs.kind() == Kind::Float => obs.shallow_clone(),
             None => obs.flatten(1, -1).to_kind(Kind::Float),
         };
         let out = self.mlp.forward(&features, Phase::Train);

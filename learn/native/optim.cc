@@ -122,35 +122,18 @@ void unless_found(const Part& part, Step step) {
   for (size_t i = 0; i < changed.size(); ++i) changed[i].copy_(at::where(found, before[i], changed[i]));
 }
 
-// One pass over f32 parameters in a CPU's memory, not centered, by a kernel of our own: libtorch has none. Threads share elements, wherever tensors begin and end.
-void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
-  const Tensors grads = gradients(group);
-  if (group->found_inf != nullptr && *group->found_inf->const_data_ptr<float>() != 0) return;
-  const rl::RmsPropNumbers numbers{
-      static_cast<float>(rule->alpha),        static_cast<float>(1 - rule->alpha), static_cast<float>(rule->eps),
-      static_cast<float>(rule->weight_decay), static_cast<float>(rule->momentum),  *group->lr->const_data_ptr<float>()};
-  auto memory = [](const List* list, size_t i) {
-    return list == nullptr ? nullptr : list->tensors[i].mutable_data_ptr<float>();
-  };
-  std::vector<rl::RmsPropSpan> spans;
-  spans.reserve(grads.size());
+// Calls `work(tensor, from, n)` for elements `from` to `from + n` of each tensor, on one thread or, where there is enough to do, with all elements
+// shared out over threads as if the tensors were one, wherever they begin and end.
+template <typename Work>
+void share_elements(const std::vector<int64_t>& sizes, Work work) {
   int64_t total = 0;
-  for (size_t i = 0; i < grads.size(); ++i) {
-    spans.push_back({memory(group->params, i), grads[i].const_data_ptr<float>(), memory(group->slots[0], i),
-                     memory(group->slots[2], i), grads[i].numel()});
-    total += spans.back().n;
-  }
-  // Elements begin to end of all tensors, as if they were one.
+  for (int64_t size : sizes) total += size;
   auto go = [&](int64_t begin, int64_t end) {
-    for (const auto& whole : spans) {
-      int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, whole.n);
-      if (from < to) {
-        auto after = [&](float* start) { return start == nullptr ? start : start + from; };
-        rl::rmsprop({after(whole.param), whole.grad + from, after(whole.square_avg), after(whole.momentum), to - from},
-                    numbers);
-      }
-      begin -= whole.n;
-      end -= whole.n;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, sizes[i]);
+      if (from < to) work(i, from, to - from);
+      begin -= sizes[i];
+      end -= sizes[i];
     }
   };
   int64_t threads = at::get_num_threads();
@@ -158,6 +141,25 @@ void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
   // Whole cache lines of the tensors that fill some, so that two threads seldom write to one.
   auto cut = [&](int64_t i) { return i == threads ? total : i * total / threads / 16 * 16; };
   rl::on_threads(threads, [&](int64_t i) { go(cut(i), cut(i + 1)); });
+}
+
+// One pass over f32 parameters in a CPU's memory, not centered, by a kernel of our own: libtorch has none.
+void fused_rmsprop(const Group* group, const RmsPropRule* rule) {
+  const Tensors grads = gradients(group);
+  if (group->found_inf != nullptr && *group->found_inf->const_data_ptr<float>() != 0) return;
+  const rl::RmsPropNumbers numbers{
+      static_cast<float>(rule->alpha),        static_cast<float>(1 - rule->alpha), static_cast<float>(rule->eps),
+      static_cast<float>(rule->weight_decay), static_cast<float>(rule->momentum),  *group->lr->const_data_ptr<float>()};
+  const auto &params = group->params->tensors, &squares = group->slots[0]->tensors;
+  std::vector<int64_t> sizes;
+  for (const auto& param : params) sizes.push_back(param.numel());
+  share_elements(sizes, [&](size_t i, int64_t from, int64_t n) {
+    float* momentum = group->slots[2] == nullptr ? nullptr : group->slots[2]->tensors[i].data_ptr<float>() + from;
+    rl::rmsprop({params[i].data_ptr<float>() + from, grads[i].const_data_ptr<float>() + from,
+                 squares[i].data_ptr<float>() + from, momentum, n},
+                numbers);
+  });
+  for (const auto& param : params) param.unsafeGetTensorImpl()->bump_version();
 }
 
 constexpr int64_t ALL = std::numeric_limits<int64_t>::max();
@@ -185,18 +187,15 @@ void descend(at::TensorList params, at::TensorList update, const at::Tensor& lr)
   at::_foreach_sub_(params, at::_foreach_mul(update, like(lr, params)));
 }
 
-// Whether all that an Adam step touches is f32 in the CPU's memory, without gaps, and no more than one thread's work.
+// Whether all that an Adam step touches is f32 in the CPU's memory.
 bool own_kernels(const Group* group) {
-  int64_t total = 0;
   for (const auto& param : group->params->tensors) {
     if (!param.is_cpu() || param.scalar_type() != at::kFloat) return false;
-    total += param.numel();
   }
   const at::Tensor& lr = *group->lr;
   const at::Tensor& step = group->steps->tensors.front();
   auto number = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.numel() == 1; };
-  return number(lr) && number(step) && (group->found_inf == nullptr || number(*group->found_inf)) &&
-         (at::get_num_threads() == 1 || total < at::internal::GRAIN_SIZE);
+  return number(lr) && number(step) && (group->found_inf == nullptr || number(*group->found_inf));
 }
 
 void own_adam(const Group* group, const Tensors& grads, const AdamRule* rule) {
@@ -219,13 +218,15 @@ void own_adam(const Group* group, const Tensors& grads, const AdamRule* rule) {
   by.correction2 = 1 - std::pow(rule->beta2, double(step));
   by.decoupled = rule->decoupled;
   const auto &params = group->params->tensors, &first = group->slots[0]->tensors, &second = group->slots[1]->tensors;
-  for (size_t i = 0; i < params.size(); ++i) {
-    kernels.adam({params[i].data_ptr<float>(), first[i].data_ptr<float>(), second[i].data_ptr<float>(),
-                  grads[i].data_ptr<float>(), params[i].numel()},
+  std::vector<int64_t> sizes;
+  for (const auto& param : params) sizes.push_back(param.numel());
+  share_elements(sizes, [&](size_t i, int64_t from, int64_t n) {
+    kernels.adam({params[i].data_ptr<float>() + from, first[i].data_ptr<float>() + from,
+                  second[i].data_ptr<float>() + from, grads[i].data_ptr<float>() + from, n},
                  by);
-    // As an operator in place would: a graph that still needs the old values must be able to tell.
-    params[i].unsafeGetTensorImpl()->bump_version();
-  }
+  });
+  // As an operator in place would: a graph that still needs the old values must be able to tell.
+  for (const auto& param : params) param.unsafeGetTensorImpl()->bump_version();
 }
 
 }  // namespace

@@ -91,7 +91,10 @@ fn a_hundred_updates_with_overflows_are_those_of_pytorchs_scaler() {
             let expected = floats(&golden(&format!("{name}.{i}")));
             for (found, expected) in floats(parameter).iter().zip(expected) {
                 let error = (found - expected).abs() / expected.abs().max(1e-3);
-                assert!(error <= 1e-6, "{name}.{i}: {found} and not {expected}");
+                // Centered RMSprop takes the root of a small difference of large numbers in f32, and MKL's roots differ by processor: here
+                // they are rounded right, where the golden values were made four in five were.
+                let most = if name == "rmsprop" { 5e-6 } else { 1e-6 };
+                assert!(error <= most, "{name}.{i}: {found} and not {expected}");
             }
         }
     }

@@ -89,11 +89,30 @@ fn agrees(shape: &Shape, kind: Kind, tolerance: f64) -> Result<(), TestCaseError
     let by = randn(&found.size(), kind);
     let found = gradients(&(found * &by).sum(kind), &wanted);
     let expected = gradients(&(expected * &by).sum(kind), &wanted);
+    let edge = on_the_edge(shape, &layers, &x, joined.as_ref());
     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let off = difference(found, expected);
-        prop_assert!(off <= tolerance, "gradient {i} of {:?} off by {off:e}", wanted[i].size());
+        let size = wanted[i].size();
+        if edge {
+            let off = ((found - expected).norm() / expected.norm().clamp_min(1e-6)).double_value(&[]);
+            prop_assert!(off <= 0.02, "gradient {i} of {size:?} off by {off:e} of its norm");
+        } else {
+            let off = difference(found, expected);
+            prop_assert!(off <= tolerance, "gradient {i} of {size:?} off by {off:e}");
+        }
     }
     Ok(())
+}
+
+/// Whether the input of some ReLU is so near to 0 that rounding decides whether a gradient passes: then two right answers differ by what passes
+/// there.
+fn on_the_edge(shape: &Shape, layers: &[&Linear], x: &Tensor, joined: Option<&Tensor>) -> bool {
+    (1..=layers.len()).any(|n| {
+        let activation = if n == layers.len() { shape.last } else { Some(shape.hidden) };
+        let joined = if n > 1 { joined } else { None };
+        let before = composed(&layers[..n], shape.hidden, None, x, joined).unwrap().detach();
+        let there = before.numel() > 0 && activation == Some(Activation::Relu);
+        there && before.abs().min().double_value(&[]) < 1e-5
+    })
 }
 
 proptest! {
