@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers build train test test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ train: build ## trains DQN on CartPole-v1 and evaluates it (ARGS="..." adds argu
 
 test: setup setup-tests ## runs all tests
 	$(CARGO) test --release --workspace $(FEATURES) --no-fail-fast
+
+test-gymnasium-rs: ## checks and tests the adapter for gymnasium-rs, a workspace of its own
+	@scripts/test-gymnasium-rs
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'

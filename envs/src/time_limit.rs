@@ -1,7 +1,7 @@
 //! Episodes cut off after a number of steps.
 
-use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use crate::wrappers::{inner, pass_on};
+use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome};
 
 /// Truncates an environment's episodes after a number of steps.
 ///
@@ -30,18 +30,16 @@ impl<E: Env> TimeLimit<E> {
         self.elapsed
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to change its state. Steps taken there are not counted.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!(
+        "The environment inside.",
+        "The environment inside, to change its state. Steps taken there are not counted."
+    );
 }
 
 impl<E: Env> Env for TimeLimit<E> {
+    pass_on!(scene);
+    pass_on!(state with elapsed);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
     }
@@ -61,20 +59,5 @@ impl<E: Env> Env for TimeLimit<E> {
         self.elapsed += 1;
         outcome.truncated |= self.elapsed >= self.limit;
         Ok(outcome)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(&self.spec, &(self.elapsed, self.env.save()))
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let (elapsed, inner): (u32, Vec<u8>) = decode(&self.spec, bytes)?;
-        self.env.load(&inner)?;
-        self.elapsed = elapsed;
-        Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

@@ -11,10 +11,12 @@ mod fire_reset;
 mod flatten_observation;
 mod frame_stack;
 mod grayscale;
+mod image;
 mod max_and_skip;
 mod noop_reset;
 mod normalize_observation;
 mod normalize_reward;
+mod pass_on;
 mod rescale_action;
 mod resize;
 mod running;
@@ -34,6 +36,8 @@ pub use normalize_reward::NormalizeReward;
 pub use rescale_action::RescaleAction;
 pub use resize::Resize;
 pub use running::RunningMeanStd;
+
+pub(crate) use pass_on::{inner, pass_on};
 
 use crate::{EnvError, EnvSpec};
 

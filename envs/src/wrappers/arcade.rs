@@ -1,5 +1,6 @@
 //! What the wrappers for Atari games need to know of a game.
 
+use super::{EpisodicLife, FireReset, Grayscale, MaxAndSkip, NoopReset, Resize};
 use crate::{Env, TimeLimit};
 
 /// A game with lives and named buttons, as those of the Arcade Learning Environment.
@@ -21,12 +22,21 @@ impl<E: Arcade + ?Sized> Arcade for Box<E> {
     }
 }
 
-impl<E: Arcade> Arcade for TimeLimit<E> {
-    fn lives(&self) -> u32 {
-        self.inner().lives()
-    }
+/// Wrappers around a game are games: its lives and buttons are theirs.
+macro_rules! games {
+    ($($wrapper:ident),+) => {
+        $(
+            impl<E: Arcade> Arcade for $wrapper<E> {
+                fn lives(&self) -> u32 {
+                    self.inner().lives()
+                }
 
-    fn action_meanings(&self) -> &[&str] {
-        self.inner().action_meanings()
-    }
+                fn action_meanings(&self) -> &[&str] {
+                    self.inner().action_meanings()
+                }
+            }
+        )+
+    };
 }
+
+games!(EpisodicLife, FireReset, Grayscale, MaxAndSkip, NoopReset, Resize, TimeLimit);

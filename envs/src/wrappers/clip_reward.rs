@@ -1,8 +1,7 @@
 //! Rewards cut to an interval.
 
-use super::refused;
-use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use super::{inner, pass_on, refused};
+use crate::{Action, Env, EnvError, ObsMut, Outcome};
 
 /// Cuts each reward to an interval. With −1 and 1 this is what Mnih et al. (2015) do on Atari, whose rewards are whole numbers.
 ///
@@ -27,41 +26,14 @@ impl<E: Env> ClipReward<E> {
         }
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside.", "The environment inside, to be changed.");
 }
 
 impl<E: Env> Env for ClipReward<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
-
-    fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
-        self.env.reset(seed, obs)
-    }
+    pass_on!(spec, reset, state, scene);
 
     fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
         let outcome = self.env.step(action, obs)?;
         Ok(Outcome { reward: outcome.reward.clamp(self.low, self.high), ..outcome })
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(self.spec(), &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(self.spec(), bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

@@ -1,7 +1,8 @@
 //! Returns and lengths of the episodes that ended.
 
+use super::{inner, pass_on};
 use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use crate::{Action, Env, EnvError, ObsMut, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -59,21 +60,14 @@ impl<E: Env> EpisodeStatistics<E> {
         self.state.open
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed. Steps taken there are not counted.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!(
+        "The environment inside.",
+        "The environment inside, to be changed. Steps taken there are not counted."
+    );
 }
 
 impl<E: Env> Env for EpisodeStatistics<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
+    pass_on!(spec, scene);
 
     fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
         self.env.reset(seed, obs)?;
@@ -110,9 +104,5 @@ impl<E: Env> Env for EpisodeStatistics<E> {
         state.last.reserve(self.kept - state.last.len());
         self.state = state;
         Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

@@ -1,8 +1,7 @@
 //! A life as an episode.
 
-use super::Arcade;
-use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use super::{Arcade, inner, pass_on};
+use crate::{Action, Env, EnvError, ObsMut, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// Ends the episode when a life is lost, so that its value does not reach beyond; the game goes on with the next one.
@@ -38,21 +37,12 @@ impl<E: Arcade> EpisodicLife<E> {
         Self { env, state: State { lives: 0, phase: Phase::Over } }
     }
 
-    /// The game inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The game inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The game inside.", "The game inside, to be changed.");
 }
 
 impl<E: Arcade> Env for EpisodicLife<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
+    pass_on!(spec, scene);
+    pass_on!(state with state);
 
     fn reset(&mut self, seed: Option<u64>, mut obs: ObsMut<'_>) -> Result<(), EnvError> {
         let mut over = seed.is_some() || self.state.phase == Phase::Over;
@@ -83,30 +73,5 @@ impl<E: Arcade> Env for EpisodicLife<E> {
         };
         outcome.terminated |= lost;
         Ok(outcome)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(self.spec(), &(self.state, self.env.save()))
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let (state, inner): (State, Vec<u8>) = decode(self.spec(), bytes)?;
-        self.env.load(&inner)?;
-        self.state = state;
-        Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
-    }
-}
-
-impl<E: Arcade> Arcade for EpisodicLife<E> {
-    fn lives(&self) -> u32 {
-        self.env.lives()
-    }
-
-    fn action_meanings(&self) -> &[&str] {
-        self.env.action_meanings()
     }
 }

@@ -1,8 +1,7 @@
 //! Games that stand still until a button is pressed.
 
-use super::{Arcade, refused};
-use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use super::{Arcade, inner, pass_on, refused};
+use crate::{Action, Env, EnvError, ObsMut};
 
 /// Presses FIRE, and then the button after it, when an episode starts, for games in which nothing happens before.
 ///
@@ -27,21 +26,11 @@ impl<E: Arcade> FireReset<E> {
         Err(refused("FireReset", env.spec(), why))
     }
 
-    /// The game inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The game inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The game inside.", "The game inside, to be changed.");
 }
 
 impl<E: Arcade> Env for FireReset<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
+    pass_on!(spec, step, state, scene);
 
     fn reset(&mut self, seed: Option<u64>, mut obs: ObsMut<'_>) -> Result<(), EnvError> {
         self.env.reset(seed, obs.reborrow())?;
@@ -51,32 +40,5 @@ impl<E: Arcade> Env for FireReset<E> {
             }
         }
         Ok(())
-    }
-
-    fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
-        self.env.step(action, obs)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(self.spec(), &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(self.spec(), bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
-    }
-}
-
-impl<E: Arcade> Arcade for FireReset<E> {
-    fn lives(&self) -> u32 {
-        self.env.lives()
-    }
-
-    fn action_meanings(&self) -> &[&str] {
-        self.env.action_meanings()
     }
 }

@@ -1,7 +1,7 @@
 //! Observations without a shape.
 
-use crate::episode::{decode, encode};
-use crate::{Action, Dtype, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene, Space};
+use super::{inner, pass_on};
+use crate::{Action, Dtype, Env, EnvError, EnvSpec, ObsMut, Outcome, Space};
 
 /// Observations as vectors: a box of any shape as its elements in row-major order, of the same element type; one of `n`
 /// numbers as `n` f32, of which one is 1; switches as bytes, 0 or 1.
@@ -29,15 +29,7 @@ impl<E: Env> FlattenObservation<E> {
         Self { env, spec }
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside.", "The environment inside, to be changed.");
 
     /// Has `write` observe into `obs`, flattened.
     fn flat<T>(
@@ -61,6 +53,8 @@ impl<E: Env> FlattenObservation<E> {
 }
 
 impl<E: Env> Env for FlattenObservation<E> {
+    pass_on!(state, scene);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
     }
@@ -71,18 +65,5 @@ impl<E: Env> Env for FlattenObservation<E> {
 
     fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
         self.flat(obs, |env, obs| env.step(action, obs))
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(&self.spec, &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(&self.spec, bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

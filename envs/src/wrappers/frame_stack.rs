@@ -1,9 +1,9 @@
 //! The last observations together.
 
-use super::refused;
+use super::{inner, pass_on, refused};
 use crate::episode::{decode, encode};
 use crate::rows::{Rows, SavedRows};
-use crate::{Action, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space};
+use crate::{Action, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Space};
 
 /// What stands for the observations before an episode's first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,15 +59,10 @@ impl<E: Env> FrameStack<E> {
         Ok(Self { env, spec, padding, count, ring, next: 0, elements, zero })
     }
 
-    /// The environment inside, whose observations are single frames.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!(
+        "The environment inside, whose observations are single frames.",
+        "The environment inside, to be changed."
+    );
 
     /// That `obs` is memory for a stack.
     fn check<'a>(&self, obs: ObsMut<'a>) -> Result<ObsMut<'a>, EnvError> {
@@ -115,6 +110,8 @@ impl<E: Env> FrameStack<E> {
 }
 
 impl<E: Env> Env for FrameStack<E> {
+    pass_on!(scene);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
     }
@@ -152,9 +149,5 @@ impl<E: Env> Env for FrameStack<E> {
         ring.copy_to(self.ring.view_mut());
         self.next = next as usize;
         Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

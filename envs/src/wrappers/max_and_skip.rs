@@ -1,9 +1,8 @@
 //! Actions that last several frames.
 
-use super::{Arcade, refused};
-use crate::episode::{decode, encode};
+use super::{inner, pass_on, refused};
 use crate::rows::Rows;
-use crate::{Action, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space};
+use crate::{Action, Env, EnvError, Obs, ObsMut, Outcome, Space};
 
 /// Carries out each action for several frames, and shows the elementwise maximum of the last two.
 ///
@@ -35,25 +34,11 @@ impl<E: Env> MaxAndSkip<E> {
         Ok(Self { env, skip, before })
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside.", "The environment inside, to be changed.");
 }
 
 impl<E: Env> Env for MaxAndSkip<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
-
-    fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
-        self.env.reset(seed, obs)
-    }
+    pass_on!(spec, reset, state, scene);
 
     fn step(&mut self, action: Action<'_>, mut obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
         let mut all = self.env.step(action, obs.reborrow())?;
@@ -78,33 +63,10 @@ impl<E: Env> Env for MaxAndSkip<E> {
         }
         Ok(all)
     }
-
-    fn save(&self) -> Vec<u8> {
-        encode(self.spec(), &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(self.spec(), bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
-    }
 }
 
 fn maximum<T: Copy>(before: &[T], last: &mut [T], greater: impl Fn(T, T) -> T) {
     for (before, last) in before.iter().zip(last) {
         *last = greater(*before, *last);
-    }
-}
-
-impl<E: Arcade> Arcade for MaxAndSkip<E> {
-    fn lives(&self) -> u32 {
-        self.env.lives()
-    }
-
-    fn action_meanings(&self) -> &[&str] {
-        self.env.action_meanings()
     }
 }

@@ -1,8 +1,7 @@
 //! Starts that differ.
 
-use super::{Arcade, refused};
-use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use super::{Arcade, inner, pass_on, refused};
+use crate::{Action, Env, EnvError, ObsMut};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -37,21 +36,12 @@ impl<E: Arcade> NoopReset<E> {
         Ok(Self { env, max, generator: rand::make_rng() })
     }
 
-    /// The game inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The game inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The game inside.", "The game inside, to be changed.");
 }
 
 impl<E: Arcade> Env for NoopReset<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
+    pass_on!(spec, step, scene);
+    pass_on!(state with generator);
 
     fn reset(&mut self, seed: Option<u64>, mut obs: ObsMut<'_>) -> Result<(), EnvError> {
         self.env.reset(seed, obs.reborrow())?;
@@ -64,34 +54,5 @@ impl<E: Arcade> Env for NoopReset<E> {
             }
         }
         Ok(())
-    }
-
-    fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
-        self.env.step(action, obs)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(self.spec(), &(&self.generator, self.env.save()))
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let (generator, inner): (Xoshiro256PlusPlus, Vec<u8>) = decode(self.spec(), bytes)?;
-        self.env.load(&inner)?;
-        self.generator = generator;
-        Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
-    }
-}
-
-impl<E: Arcade> Arcade for NoopReset<E> {
-    fn lives(&self) -> u32 {
-        self.env.lives()
-    }
-
-    fn action_meanings(&self) -> &[&str] {
-        self.env.action_meanings()
     }
 }

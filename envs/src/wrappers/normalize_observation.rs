@@ -1,9 +1,9 @@
 //! Observations with mean 0 and variance 1.
 
-use super::{RunningMeanStd, refused};
+use super::{RunningMeanStd, inner, pass_on, refused};
 use crate::episode::{decode, encode};
 use crate::rows::Rows;
-use crate::{Action, Dtype, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space};
+use crate::{Action, Dtype, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Space};
 
 /// Shifts and scales observations to mean 0 and variance 1, by what was seen so far.
 ///
@@ -75,15 +75,7 @@ impl<E: Env> NormalizeObservation<E> {
         self.running = running;
     }
 
-    /// The environment inside, whose observations are raw.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside, whose observations are raw.", "The environment inside, to be changed.");
 
     fn normalize(&mut self, obs: &mut [f32]) {
         // A macro, for the two element types have no function in common.
@@ -103,6 +95,8 @@ impl<E: Env> NormalizeObservation<E> {
 }
 
 impl<E: Env> Env for NormalizeObservation<E> {
+    pass_on!(scene);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
     }
@@ -134,9 +128,5 @@ impl<E: Env> Env for NormalizeObservation<E> {
         self.env.load(&inner)?;
         (self.running, self.frozen) = (running, frozen);
         Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

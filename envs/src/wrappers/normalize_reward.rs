@@ -1,8 +1,8 @@
 //! Rewards scaled by the spread of returns.
 
-use super::{RunningMeanStd, refused};
+use super::{RunningMeanStd, inner, pass_on, refused};
 use crate::episode::{decode, encode};
-use crate::{Action, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene};
+use crate::{Action, Env, EnvError, ObsMut, Outcome};
 
 /// Divides rewards by the standard deviation of a running discounted return.
 ///
@@ -62,25 +62,11 @@ impl<E: Env> NormalizeReward<E> {
         self.running = running;
     }
 
-    /// The environment inside, whose rewards are raw.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside, whose rewards are raw.", "The environment inside, to be changed.");
 }
 
 impl<E: Env> Env for NormalizeReward<E> {
-    fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
-
-    fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
-        self.env.reset(seed, obs)
-    }
+    pass_on!(spec, reset, scene);
 
     fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
         let outcome = self.env.step(action, obs)?;
@@ -107,9 +93,5 @@ impl<E: Env> Env for NormalizeReward<E> {
         self.env.load(&inner)?;
         (self.running, self.discounted, self.frozen) = (running, discounted, frozen);
         Ok(())
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

@@ -1,8 +1,7 @@
 //! Actions between bounds of one's own.
 
-use super::refused;
-use crate::episode::{decode, encode};
-use crate::{Action, Dtype, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene, Space};
+use super::{inner, pass_on, refused};
+use crate::{Action, Dtype, Env, EnvError, EnvSpec, ObsMut, Outcome, Space};
 
 /// Takes actions between other bounds and maps them linearly to those of the environment.
 ///
@@ -58,24 +57,14 @@ impl<E: Env> RescaleAction<E> {
         Ok(Self { env, spec, gradient, intercept, mapped: vec![0.0; elements] })
     }
 
-    /// The environment inside.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside.", "The environment inside, to be changed.");
 }
 
 impl<E: Env> Env for RescaleAction<E> {
+    pass_on!(reset, state, scene);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
-    }
-
-    fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
-        self.env.reset(seed, obs)
     }
 
     fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
@@ -85,18 +74,5 @@ impl<E: Env> Env for RescaleAction<E> {
             *mapped = (value - intercept) / gradient;
         }
         self.env.step(Action::Box(&self.mapped), obs)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(&self.spec, &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(&self.spec, bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
     }
 }

@@ -1,8 +1,8 @@
 //! Frames made smaller.
 
-use super::{Arcade, refused};
-use crate::episode::{decode, encode};
-use crate::{Action, Dtype, Env, EnvError, EnvSpec, ObsMut, Outcome, Scene, Space};
+use super::image::{image_shape, image_space, remake_frames};
+use super::{inner, pass_on, refused};
+use crate::{Env, EnvError, EnvSpec};
 
 /// Frames scaled down, each pixel being the mean of the area that it covers.
 ///
@@ -68,17 +68,7 @@ impl<E: Env> Resize<E> {
     /// `height` and `width` are at least 1 and no larger than theirs.
     pub fn new(env: E, height: usize, width: usize) -> Result<Self, EnvError> {
         let space = &env.spec().observation;
-        let image = match space {
-            Space::Box { dtype: Dtype::U8, low, high, shape }
-                if matches!(shape.len(), 2 | 3)
-                    && low.iter().all(|v| *v == 0.0)
-                    && high.iter().all(|v| *v == 255.0) =>
-            {
-                Some(shape)
-            }
-            _ => None,
-        };
-        let Some(shape) = image else {
+        let Some(shape) = image_shape(space) else {
             let why =
                 format!("it takes bytes from 0 to 255 of shape (h, w) or (h, w, channels), not {space}");
             return Err(refused("Resize", env.spec(), why));
@@ -90,17 +80,10 @@ impl<E: Env> Resize<E> {
             );
             return Err(refused("Resize", env.spec(), why));
         }
-        let elements = height * width * channels;
-        let mut small = shape.clone();
+        let mut small = shape.to_vec();
         small[..2].copy_from_slice(&[height, width]);
-        let observation = Space::Box {
-            dtype: Dtype::U8,
-            low: vec![0.0; elements],
-            high: vec![255.0; elements],
-            shape: small,
-        };
         let large = vec![0; h * w * channels];
-        let spec = EnvSpec { observation, ..env.spec().clone() };
+        let spec = EnvSpec { observation: image_space(small), ..env.spec().clone() };
         Ok(Self {
             env,
             spec,
@@ -114,15 +97,7 @@ impl<E: Env> Resize<E> {
         })
     }
 
-    /// The environment inside, whose frames are large.
-    pub fn inner(&self) -> &E {
-        &self.env
-    }
-
-    /// The environment inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut E {
-        &mut self.env
-    }
+    inner!("The environment inside, whose frames are large.", "The environment inside, to be changed.");
 
     fn shrink(&mut self, obs: &mut [u8]) {
         if self.whole {
@@ -185,44 +160,10 @@ fn average(from: &[u8], columns: &[Span], channels: usize, to: &mut [f32]) {
 }
 
 impl<E: Env> Env for Resize<E> {
+    pass_on!(state, scene);
+    remake_frames!(large, shrink);
+
     fn spec(&self) -> &EnvSpec {
         &self.spec
-    }
-
-    fn reset(&mut self, seed: Option<u64>, obs: ObsMut<'_>) -> Result<(), EnvError> {
-        let obs = obs.u8(&self.spec)?;
-        self.env.reset(seed, ObsMut::U8(&mut self.large))?;
-        self.shrink(obs);
-        Ok(())
-    }
-
-    fn step(&mut self, action: Action<'_>, obs: ObsMut<'_>) -> Result<Outcome, EnvError> {
-        let obs = obs.u8(&self.spec)?;
-        let outcome = self.env.step(action, ObsMut::U8(&mut self.large))?;
-        self.shrink(obs);
-        Ok(outcome)
-    }
-
-    fn save(&self) -> Vec<u8> {
-        encode(&self.spec, &self.env.save())
-    }
-
-    fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
-        let inner: Vec<u8> = decode(&self.spec, bytes)?;
-        self.env.load(&inner)
-    }
-
-    fn scene(&self) -> Option<Scene> {
-        self.env.scene()
-    }
-}
-
-impl<E: Arcade> Arcade for Resize<E> {
-    fn lives(&self) -> u32 {
-        self.env.lives()
-    }
-
-    fn action_meanings(&self) -> &[&str] {
-        self.env.action_meanings()
     }
 }
