@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-mujoco build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,6 +22,9 @@ setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=sl
 
 setup-tests: # installs the Python packages that the tests compare with
 	@scripts/setup-tests
+
+setup-mujoco: ## brings MuJoCo's library and models into .mujoco, for the feature `mujoco` (17 MB)
+	@scripts/setup-mujoco
 
 build: setup ## builds the rl-train binary
 	$(CARGO) build --release
