@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers setup-mujoco build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-mujoco test-mujoco build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ train: build ## trains DQN on CartPole-v1 and evaluates it (ARGS="..." adds argu
 
 test: setup setup-tests ## runs all tests
 	$(CARGO) test --release --workspace $(FEATURES) --no-fail-fast
+
+test-mujoco: setup-mujoco ## runs the tests of MuJoCo's environments
+	$(CARGO) test --release -p rl-envs --features mujoco --test mujoco --test threads --test contract
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
@@ -67,6 +70,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/minatar_games.py
+	.venv-golden/bin/python tests/golden/mujoco_tasks.py
 	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py

@@ -347,3 +347,47 @@ fn every_environment_can_be_drawn_and_stays_in_the_picture() {
         assert!(seen.count() >= 2, "{id}: {:?}", scene.shapes);
     }
 }
+
+/// What a process of its own that looks for the models in `folder` says when it makes a hopper.
+fn hopper_with_models_in(folder: &std::path::Path) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_hopper_is_made", "--nocapture", "--ignored"])
+        .env("RL_TRAIN_MUJOCO_ASSETS", folder)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "run by `a_missing_or_wrong_model_is_an_error_of_one_line`"]
+fn a_hopper_is_made() {
+    match make("Hopper-v5") {
+        Ok(_) => println!("made"),
+        Err(error) => println!("\nrefused: {error}"),
+    }
+}
+
+#[test]
+fn a_missing_or_wrong_model_is_an_error_of_one_line() {
+    let folder = std::env::temp_dir().join(format!("rl-envs-models-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let line = |text: &str| text.lines().find(|line| line.starts_with("refused: ")).map(str::to_string);
+
+    let missing = line(&hopper_with_models_in(&folder)).unwrap();
+    assert!(
+        missing.contains("hopper.xml; `make setup-mujoco` brings it, or set RL_TRAIN_MUJOCO_ASSETS"),
+        "{missing}"
+    );
+    // A model that is not the one that the environment reads.
+    let other = "<mujoco><worldbody><body><joint type='hinge'/><geom size='1'/></body></worldbody></mujoco>";
+    std::fs::write(folder.join("hopper.xml"), other).unwrap();
+    let wrong = line(&hopper_with_models_in(&folder)).unwrap();
+    assert!(
+        wrong.contains("has [1, 1, 2, 0] positions, velocities, bodies and actuators where [6, 6, 5, 3]"),
+        "{wrong}"
+    );
+    std::fs::write(folder.join("hopper.xml"), "no model").unwrap();
+    let nonsense = line(&hopper_with_models_in(&folder)).unwrap();
+    assert!(nonsense.starts_with("refused: Hopper-v5 cannot be made: MuJoCo does not take "), "{nonsense}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
