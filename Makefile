@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-mujoco build train test test-mujoco test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,6 +22,9 @@ setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=sl
 
 setup-tests: # installs the Python packages that the tests compare with
 	@scripts/setup-tests
+
+setup-mujoco: ## brings MuJoCo's library and models into .mujoco, for the feature `mujoco` (17 MB)
+	@scripts/setup-mujoco
 
 build: setup ## builds the rl-train binary
 	$(CARGO) build --release
@@ -34,6 +37,9 @@ test: setup setup-tests ## runs all tests
 
 test-gymnasium-rs: ## checks and tests the adapter for gymnasium-rs, a workspace of its own
 	@scripts/test-gymnasium-rs
+
+test-mujoco: setup-mujoco ## runs the tests of MuJoCo's environments
+	$(CARGO) test --release -p rl-envs --features mujoco --test mujoco --test threads --test contract
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
@@ -67,6 +73,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/minatar_games.py
+	.venv-golden/bin/python tests/golden/mujoco_tasks.py
 	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py

@@ -1,4 +1,4 @@
-//! Lets the binary, tests, benchmarks and examples find libtorch at run time, from any folder and without
+//! Lets the binary, tests, benchmarks and examples find libtorch, and libmujoco where it is used, at run time, from any folder and without
 //! LD_LIBRARY_PATH; and tells the program which commit it was built from.
 
 use std::path::{Path, PathBuf};
@@ -8,6 +8,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // Said by learn/build.rs, which hears it from torch-sys; absent when only documentation is built.
     if let Ok(lib) = std::env::var("DEP_RL_LEARN_LIBTORCH_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    }
+    // Said by envs/build.rs; absent without the feature `mujoco`.
+    if let Ok(lib) = std::env::var("DEP_RL_ENVS_MUJOCO_LIB") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     }
     // Read with `option_env!("RL_TRAIN_GIT")`: unset where this is no git checkout, as in a packaged source archive.

@@ -57,6 +57,14 @@ impl Episode {
         const STEP: f64 = 1.0 / (1u64 << 53) as f64;
         low + (high - low) * ((self.generator.next_u64() >> 11) as f64 * STEP)
     }
+
+    /// A number of the normal distribution with mean 0 and deviation 1, from two uniform ones (Box and Muller, 1958).
+    #[cfg(feature = "mujoco")]
+    pub(crate) fn normal(&mut self) -> f64 {
+        // 1 less a number in [0, 1) is none whose logarithm is infinite.
+        let radius = (-2.0 * (1.0 - self.uniform(0.0, 1.0)).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform(0.0, 1.0)).cos()
+    }
 }
 
 /// `state` as bytes, headed by the environment's id so that no other kind reads them.

@@ -156,6 +156,14 @@ pub enum EnvError {
         /// The feature that brings it.
         feature: String,
     },
+    /// Something is missing on this machine that the environment needs.
+    #[error("{env} cannot be made: {why}")]
+    Unavailable {
+        /// The environment's id.
+        env: String,
+        /// What is missing, and what brings it.
+        why: String,
+    },
     /// An error of one environment of several.
     #[error("environment {index}: {source}")]
     At {

@@ -40,6 +40,7 @@ mod error;
 pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
+pub mod mujoco;
 mod observation;
 mod pendulum;
 mod registry;

@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::minatar::{ActionSet, Asterix, Breakout, Freeway, MinAtar, Seaquest, SpaceInvaders};
+use crate::mujoco;
 use crate::{
     Acrobot, CartPole, Env, EnvError, EnvSpec, MountainCar, MountainCarContinuous, Pendulum, TimeLimit,
 };
@@ -21,8 +22,8 @@ struct Entry {
 /// How one environment or several are made, time limit included.
 #[derive(Clone, Copy)]
 struct Build {
-    one: fn() -> Box<dyn Env>,
-    many: fn(usize) -> Box<dyn Batch>,
+    one: fn() -> Result<Box<dyn Env>, EnvError>,
+    many: fn(usize) -> Result<Box<dyn Batch>, EnvError>,
 }
 
 /// The entry of a type that has `ID`, `spec()` and `new()`; of one behind a feature, with the feature's name.
@@ -32,7 +33,7 @@ macro_rules! native {
             id: <$env>::ID,
             feature: None,
             spec: <$env>::spec,
-            build: Some(Build { one: || one(<$env>::new()), many: |n| many(n, <$env>::new) }),
+            build: Some(Build { one: || Ok(one(<$env>::new())), many: |n| Ok(many(n, <$env>::new)) }),
         }
     };
 }
@@ -45,9 +46,27 @@ macro_rules! minatar {
             feature: None,
             spec: || MinAtar::<$game>::spec(ActionSet::$set),
             build: Some(Build {
-                one: || one(MinAtar::<$game>::new(ActionSet::$set)),
-                many: |n| many(n, || MinAtar::<$game>::new(ActionSet::$set)),
+                one: || Ok(one(MinAtar::<$game>::new(ActionSet::$set))),
+                many: |n| Ok(many(n, || MinAtar::<$game>::new(ActionSet::$set))),
             }),
+        }
+    };
+}
+
+/// The entry of one of MuJoCo's environments.
+macro_rules! mujoco {
+    ($kind:ident, $task:ident) => {
+        Entry {
+            id: mujoco::kinds::$kind.id,
+            feature: Some("mujoco"),
+            spec: || mujoco::kinds::$kind.spec(),
+            #[cfg(feature = "mujoco")]
+            build: Some(Build {
+                one: || mujoco::Mujoco::<mujoco::$task>::new().map(one),
+                many: |n| try_many(n, mujoco::Mujoco::<mujoco::$task>::new),
+            }),
+            #[cfg(not(feature = "mujoco"))]
+            build: None,
         }
     };
 }
@@ -69,6 +88,16 @@ const ENTRIES: &[Entry] = &[
     minatar!(Seaquest, Minimal),
     minatar!(SpaceInvaders, Full),
     minatar!(SpaceInvaders, Minimal),
+    mujoco!(HOPPER, Hopper),
+    mujoco!(HALF_CHEETAH, HalfCheetah),
+    mujoco!(WALKER2D, Walker2d),
+    mujoco!(ANT, Ant),
+    mujoco!(HUMANOID, Humanoid),
+    mujoco!(SWIMMER, Swimmer),
+    mujoco!(REACHER, Reacher),
+    mujoco!(PUSHER, Pusher),
+    mujoco!(INVERTED_PENDULUM, InvertedPendulum),
+    mujoco!(INVERTED_DOUBLE_PENDULUM, InvertedDoublePendulum),
 ];
 
 fn one<E: Env + 'static>(env: E) -> Box<dyn Env> {
@@ -79,7 +108,19 @@ fn one<E: Env + 'static>(env: E) -> Box<dyn Env> {
 }
 
 fn many<E: Env + 'static>(n: usize, new: impl Fn() -> E) -> Box<dyn Batch> {
-    let envs: Vec<E> = (0..n).map(|_| new()).collect();
+    batch((0..n).map(|_| new()).collect())
+}
+
+/// The same of environments that may lack something on this machine.
+#[cfg(feature = "mujoco")]
+fn try_many<E: Env + 'static>(
+    n: usize,
+    new: impl Fn() -> Result<E, EnvError>,
+) -> Result<Box<dyn Batch>, EnvError> {
+    Ok(batch((0..n).map(|_| new()).collect::<Result<_, _>>()?))
+}
+
+fn batch<E: Env + 'static>(envs: Vec<E>) -> Box<dyn Batch> {
     match envs.first().and_then(|env| env.spec().max_episode_steps) {
         Some(limit) => Box::new(envs.into_iter().map(|env| TimeLimit::new(env, limit)).collect::<Vec<_>>()),
         None => Box::new(envs),
@@ -149,10 +190,10 @@ fn build(entry: &Entry) -> Result<Build, EnvError> {
 ///
 /// # Errors
 /// [`EnvError::Unknown`] when none has that id; it names the nearest one. [`EnvError::NotBuilt`] when it needs a feature
-/// that is off.
+/// that is off, [`EnvError::Unavailable`] when something is missing on this machine.
 pub fn make(id: &str) -> Result<Box<dyn Env>, EnvError> {
     if let Some(entry) = ENTRIES.iter().find(|entry| entry.id == id) {
-        return Ok((build(entry)?.one)());
+        return (build(entry)?.one)();
     }
     registered(id).map(|new| one(new())).ok_or_else(|| unknown(id))
 }
@@ -160,7 +201,7 @@ pub fn make(id: &str) -> Result<Box<dyn Env>, EnvError> {
 /// `n` environments called `id`, as [`make`] gives them.
 pub(crate) fn make_batch(id: &str, n: usize) -> Result<Box<dyn Batch>, EnvError> {
     if let Some(entry) = ENTRIES.iter().find(|entry| entry.id == id) {
-        return Ok((build(entry)?.many)(n));
+        return (build(entry)?.many)(n);
     }
     registered(id).map(|new| many(n, new)).ok_or_else(|| unknown(id))
 }

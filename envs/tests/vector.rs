@@ -5,9 +5,10 @@ use rl_envs::{
     VecEnv, env_seeds, make,
 };
 
-/// Those with observations of f32.
+/// Those with observations of f32 that are always there.
 fn specs() -> impl Iterator<Item = EnvSpec> {
-    rl_envs::specs().filter(|spec| spec.observation.dtype() == Dtype::F32)
+    let own = rl_envs::listings().into_iter().filter(|listing| listing.feature.is_none());
+    own.map(|listing| listing.spec).filter(|spec| spec.observation.dtype() == Dtype::F32)
 }
 
 /// Actions for `envs` in step `t`, all different in time.

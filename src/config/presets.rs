@@ -12,6 +12,11 @@ const FILES: &[(&str, &str)] = &[
         "configs/ddpg-mountaincar-continuous.toml",
         include_str!("../../configs/ddpg-mountaincar-continuous.toml"),
     ),
+    (
+        "configs/ddpg-inverted-pendulum.toml",
+        include_str!("../../configs/ddpg-inverted-pendulum.toml"),
+    ),
+    ("configs/ddpg-halfcheetah.toml", include_str!("../../configs/ddpg-halfcheetah.toml")),
 ];
 
 /// The presets as (file name, parsed table).
