@@ -12,7 +12,7 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-box2d test-box2d build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=sl
 setup-tests: # installs the Python packages that the tests compare with
 	@scripts/setup-tests
 
+setup-box2d: ## installs what the feature box2d (LunarLander) needs to be built: cmake, unless you have it (100 MB)
+	@command -v cmake >/dev/null || scripts/setup-tests cmake
+
 build: setup ## builds the rl-train binary
 	$(CARGO) build --release
 
@@ -31,6 +34,11 @@ train: build ## trains DQN on CartPole-v1 and evaluates it (ARGS="..." adds argu
 
 test: setup setup-tests ## runs all tests
 	$(CARGO) test --release --workspace $(FEATURES) --no-fail-fast
+
+test-box2d: setup-box2d ## tests, lints and documents the environments with the feature box2d
+	$(CARGO) clippy --release -p rl-envs --features box2d --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps -p rl-envs --features box2d
+	$(CARGO) test --release -p rl-envs --features box2d --no-fail-fast
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
