@@ -233,12 +233,15 @@ fn add_leg(
     };
     let [half_width, half_height] = LEG.map(|half| (half / SCALE) as f32);
     let shape = b2::PolygonShape::new_box(half_width, half_height);
-    let leg = add_body(world, [x - away, y], side * 0.05, &shape, fixture);
+    let angle = side * 0.05;
+    let leg = add_body(world, [x - away, y], angle, &shape, fixture);
     let [inner, outer] = LEG_ANGLES.map(|angle| angle as f32);
     // Angles count from the hull to the leg, so the left leg's lie between positive limits.
     let (lower_angle, upper_angle) = if side < 0.0 { (inner, outer) } else { (-outer, -inner) };
     world.create_joint(&b2::RevoluteJointDef {
         local_anchor_b: vec2([away, LEG_AT[1] / SCALE]),
+        // Gymnasium names none, and pybox2d takes that as the angle at the start.
+        reference_angle: angle as f32,
         enable_limit: true,
         lower_angle,
         upper_angle,
