@@ -72,6 +72,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	@scripts/setup-tests golden
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/minatar_games.py
+	.venv-golden/bin/python tests/golden/lunar_lander.py
 	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py

@@ -27,8 +27,8 @@ BOX2D = "2.3.10"
 IDS = ["LunarLander-v3", "LunarLanderContinuous-v3"]
 WIND = {"enable_wind": True, "wind_power": 15.0, "turbulence_power": 1.5}
 OTHER = {"gravity": -3.0, "enable_wind": True, "wind_power": 20.0, "turbulence_power": 2.0}
-# A rule, the number of episodes that follow it, the arguments of the environment, and whether each step is written down; else a
-# checksum over all of them is, to keep the files small.
+# A rule, the number of episodes that follow it, the arguments of the environment, and whether each step is written down; else
+# checksums over them are, to keep the files small.
 EPISODES = [
     ("random", 20, {}, True),
     ("idle", 1, {}, True),
@@ -78,13 +78,26 @@ def episode(env, rule, seed, written):
     # Without a seed this time: what the generator draws from here on is the episode.
     obs, _ = env.reset()
     act = rule_of(rule, env, generator)
-    observations, rewards, flags = [obs], [], ""
+    observations, rewards, flags, air = [obs], [], "", None
     while not flags or flags[-1] == "-":
         obs, reward, terminated, truncated, _ = env.step(act(obs))
+        if air is None and (env.unwrapped.game_over or obs[6] or obs[7]):
+            air = len(flags)
         observations.append(obs)
         rewards.append(reward)
         flags += "-tub"[terminated + 2 * truncated]
-    result = {"rule": rule, **states, "steps": len(flags), "end": flags[-1], "crc": crc(observations[1:], rewards)}
+    air = len(flags) if air is None else air
+    result = {
+        "rule": rule,
+        **states,
+        "steps": len(flags),
+        # - none, t terminated, u truncated, b both.
+        "end": flags[-1],
+        "crc": crc(observations[1:], rewards),
+        # Steps before the one in which something first touched the ground, and the checksum over them.
+        "air": air,
+        "air_crc": crc(observations[1 : air + 1], rewards[:air]),
+    }
     if written:
         result |= {"observations": [numbers(obs) for obs in observations], "rewards": numbers(rewards)}
     return result

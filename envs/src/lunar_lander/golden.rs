@@ -4,12 +4,12 @@
 
 use super::flight::{Chance, Flight, Seen, Settings};
 use super::{Control, LunarLander, engines::Order, wind::WindPower};
-use crate::{Action, Env, ObsMut, make};
+use crate::{Action, Env, ObsMut, TimeLimit};
 use serde_json::Value;
 
-/// How far an observation may be from the recorded one once they are no longer the same to the bit: Box2D is compiled here
-/// by another compiler. Relative to the bounds of what is seen, about 1.
-const TOLERANCE: f32 = 1e-3;
+/// How far an observation may be from the recorded one once it has touched the ground. Box2D 2.3.1 rounds otherwise than the
+/// 2.3.0 of pybox2d when it looks for the moment of an impact (`b2Sweep::Advance`), and a contact makes more of a last bit.
+const TOLERANCE: f32 = 1e-4;
 
 /// NumPy's default generator: PCG64 (O'Neill 2014, XSL-RR), and what it makes of its outputs.
 struct Pcg64 {
@@ -133,58 +133,79 @@ fn crc32(bytes: impl IntoIterator<Item = u8>, before: u32) -> u32 {
     })
 }
 
-/// Replays every episode of a recording.
-fn replay(control: Control) {
-    let fixture = fixture(control);
-    let (mut same, mut random, mut ends) = (0, 0, String::new());
-    let episodes = fixture["episodes"].as_array().unwrap();
-    for (number, episode) in episodes.iter().enumerate() {
-        let rule = episode["rule"].as_str().unwrap();
-        let mut chance = Pcg64::new(&episode["generator"]);
-        let mut actions = episode.get("actions").map(Pcg64::new);
-        let written = episode.get("observations").map(|observations| observations.as_array().unwrap());
-        let (mut flight, seen) = Flight::start(&settings(control, &episode["arguments"]), &mut chance);
-        let (mut obs, mut crc, mut differs) = (rounded(&seen), 0, None);
-        let steps = episode["steps"].as_u64().unwrap() as usize;
-        for t in 0..steps {
-            let order = order(rule, control, &obs, actions.as_mut());
-            let (seen, outcome) = flight.step(order, &mut chance);
-            obs = rounded(&seen);
-            let at = format!("{}, episode {number} ({rule}), step {t}", control.id());
-            let bytes = obs.into_iter().flat_map(f32::to_le_bytes);
-            crc = crc32(bytes.chain(outcome.reward.to_le_bytes()), crc);
-            if let Some(observations) = written {
-                let expected: Vec<f32> = observations[t + 1]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|v| v.as_f64().unwrap() as f32)
-                    .collect();
-                if number == 0 && obs[..] != expected && differs.is_none_or(|d| t < d + 12) {
-                    println!("{at}: {obs:?}\n   {expected:?}  burn {order:?}");
-                }
-                if obs.map(f32::to_bits)[..] != expected.iter().map(|v| v.to_bits()).collect::<Vec<_>>() {
-                    differs = differs.or(Some(t));
-                }
-                for (got, expected) in obs.iter().zip(&expected) {
-                    assert!(number < 1000 || (got - expected).abs() <= TOLERANCE, "{at}: {obs:?} and not {expected:?}");
-                }
-                let expected = episode["rewards"][t].as_f64().unwrap();
-                assert!(number < 1000 || (outcome.reward - expected).abs() <= f64::from(TOLERANCE) * 200.0, "{at}: reward");
-            }
-            let last = t + 1 == steps;
-            if outcome.terminated != (last && episode["end"] == "t") { println!("END {at}"); break; }
+/// What a replayed episode came to.
+#[derive(Debug, Default)]
+struct Replayed {
+    /// The first step whose observation is not the recorded one to the bit, if the steps are written down.
+    differs: Option<usize>,
+    /// The greatest distance from a recorded observation.
+    distance: f32,
+    /// Whether all observations and rewards have the recorded checksum.
+    same: bool,
+    /// Whether it ended in the step in which the recorded one did.
+    ends_alike: bool,
+}
+
+/// Replays an episode, which must be the recorded one to the bit until something touches the ground.
+fn replay_one(control: Control, at: &str, episode: &Value) -> Replayed {
+    let rule = episode["rule"].as_str().unwrap();
+    let number = |key: &str| episode[key].as_u64().unwrap() as usize;
+    let mut chance = Pcg64::new(&episode["generator"]);
+    let mut actions = episode.get("actions").map(Pcg64::new);
+    let (mut flight, seen) = Flight::start(&settings(control, &episode["arguments"]), &mut chance);
+    let (mut obs, mut crc, mut replayed) = (rounded(&seen), 0, Replayed::default());
+    let (steps, air) = (number("steps"), number("air"));
+    for t in 0..steps {
+        let (seen, outcome) = flight.step(order(rule, control, &obs, actions.as_mut()), &mut chance);
+        obs = rounded(&seen);
+        if t == air {
+            assert_eq!(crc as usize, number("air_crc"), "{at}: not the same before it touches the ground");
         }
-        ends += episode["end"].as_str().unwrap();
-        random += usize::from(rule == "random");
-        if crc == episode["crc"].as_u64().unwrap() as u32 {
-            same += 1;
-        } else {
-            println!("{}, episode {number} ({rule}): differs from step {differs:?} of {steps}", control.id());
+        crc = crc32(obs.into_iter().flat_map(f32::to_le_bytes).chain(outcome.reward.to_le_bytes()), crc);
+        if let Some(observations) = episode.get("observations") {
+            let expected: [f32; 8] = std::array::from_fn(|i| observations[t + 1][i].as_f64().unwrap() as f32);
+            if obs.map(f32::to_bits) != expected.map(f32::to_bits) {
+                replayed.differs.get_or_insert(t);
+            }
+            let distances = obs.iter().zip(&expected).map(|(got, expected)| (got - expected).abs());
+            replayed.distance = distances.fold(replayed.distance, f32::max);
+        }
+        let ends = t + 1 == steps && episode["end"] == "t";
+        if outcome.terminated != ends {
+            return replayed;
         }
     }
-    println!("{}: {same} of {} episodes are the same to the bit", control.id(), episodes.len());
-    assert!(random >= 20 && ends.contains('t'));
+    replayed.ends_alike = true;
+    replayed.same = crc as usize == number("crc");
+    replayed
+}
+
+/// Replays every episode of a recording, and prints where those that are written down first differ.
+fn replay(control: Control) {
+    let fixture = fixture(control);
+    let episodes = fixture["episodes"].as_array().unwrap();
+    let (mut same, mut alike, mut random, mut written) = (0, 0, 0, 0);
+    for (number, episode) in episodes.iter().enumerate() {
+        let at = format!("{}, episode {number} ({})", control.id(), episode["rule"].as_str().unwrap());
+        let replayed = replay_one(control, &at, episode);
+        same += usize::from(replayed.same);
+        alike += usize::from(replayed.ends_alike);
+        random += usize::from(episode["rule"] == "random");
+        if episode.get("observations").is_some() {
+            written += 1;
+            println!(
+                "{at}: {} steps, touches ground in step {}, {replayed:?}",
+                episode["steps"], episode["air"]
+            );
+            assert_eq!(replayed.same, replayed.differs.is_none(), "{at}");
+            assert!(replayed.ends_alike && replayed.distance <= TOLERANCE, "{at}: {replayed:?}");
+        }
+    }
+    let all = episodes.len();
+    println!("{}: {same} of {all} episodes are the same to the bit, {alike} end alike", control.id());
+    assert!(random >= 20 && written >= 20);
+    // A craft that has landed may fall asleep a step earlier or later.
+    assert!(same * 3 > all && alike * 50 >= all * 49);
 }
 
 #[test]
@@ -195,4 +216,50 @@ fn discrete() {
 #[test]
 fn continuous() {
     replay(Control::Continuous);
+}
+
+/// The heuristic's returns in our environment, chance and all, beside those in Gymnasium.
+fn lands_as_well(control: Control, new: fn() -> LunarLander) {
+    let (recorded, episodes) = (&fixture(control)["heuristic"], 200);
+    assert_eq!(recorded["episodes"], episodes);
+    let mut env = TimeLimit::new(new(), 1000);
+    let mut obs = [0.0; 8];
+    let returns: Vec<f64> = (0..episodes)
+        .map(|seed| {
+            env.reset(Some(seed), ObsMut::F32(&mut obs)).unwrap();
+            let (mut total, mut over) = (0.0, false);
+            while !over {
+                let outcome = match heuristic(control, &obs) {
+                    Order::Engine(engine) => env.step(Action::Discrete(engine.into()), ObsMut::F32(&mut obs)),
+                    Order::Throttles(values) => env.step(Action::Box(&values), ObsMut::F32(&mut obs)),
+                };
+                let outcome = outcome.unwrap();
+                total += outcome.reward;
+                over = outcome.ended();
+            }
+            total
+        })
+        .collect();
+    let n = episodes as f64;
+    let mean = returns.iter().sum::<f64>() / n;
+    let variance = returns.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let [expected, deviation] = ["mean", "sd"].map(|key| recorded[key].as_f64().unwrap());
+    // Of the difference of two means.
+    let error = ((variance + deviation * deviation) / n).sqrt();
+    println!(
+        "{}: {mean:.1} (sd {:.1}) and Gymnasium's {expected:.1} (sd {deviation:.1}), standard error {error:.1}",
+        control.id(),
+        variance.sqrt()
+    );
+    assert!((mean - expected).abs() <= error, "{mean} and not {expected} ± {error}");
+}
+
+#[test]
+fn the_heuristic_lands_as_well() {
+    lands_as_well(Control::Discrete, LunarLander::new);
+}
+
+#[test]
+fn the_heuristic_lands_as_well_with_throttles() {
+    lands_as_well(Control::Continuous, LunarLander::continuous);
 }
