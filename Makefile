@@ -11,8 +11,10 @@ ARGS ?=
 
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
+# Environments that need a library.
+ENVS = box2d,mujoco
 
-.PHONY: help setup setup-tests setup-peers setup-mujoco build train test test-mujoco test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-box2d setup-mujoco build train test test-features test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +28,9 @@ setup-tests: # installs the Python packages that the tests compare with
 setup-mujoco: ## brings MuJoCo's library and models into .mujoco, for the feature `mujoco` (17 MB)
 	@scripts/setup-mujoco
 
+setup-box2d: ## installs what the feature box2d (LunarLander) needs to be built: cmake, unless you have it (100 MB)
+	@command -v cmake >/dev/null || scripts/setup-tests cmake
+
 build: setup ## builds the rl-train binary
 	$(CARGO) build --release
 
@@ -38,8 +43,10 @@ test: setup setup-tests ## runs all tests
 test-gymnasium-rs: ## checks and tests the adapter for gymnasium-rs, a workspace of its own
 	@scripts/test-gymnasium-rs
 
-test-mujoco: setup-mujoco ## runs the tests of MuJoCo's environments
-	$(CARGO) test --release -p rl-envs --features mujoco --test mujoco --test threads --test contract
+test-features: setup-box2d setup-mujoco ## lints, documents and tests the environments that are off by default
+	$(CARGO) clippy --release -p rl-envs --features $(ENVS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps -p rl-envs --features $(ENVS)
+	$(CARGO) test --release -p rl-envs --features $(ENVS) --no-fail-fast
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
@@ -74,6 +81,7 @@ golden: ## makes the golden values of the tests anew (installs all of PyTorch, 5
 	.venv-golden/bin/python tests/golden/envs.py
 	.venv-golden/bin/python tests/golden/minatar_games.py
 	.venv-golden/bin/python tests/golden/mujoco_tasks.py
+	.venv-golden/bin/python tests/golden/lunar_lander.py
 	.venv-golden/bin/python tests/golden/wrappers.py
 	.venv-golden/bin/python tests/golden/learn.py
 	.venv-golden/bin/python tests/golden/norm.py

@@ -37,6 +37,7 @@ mod conformance;
 mod env;
 mod episode;
 mod error;
+mod lunar_lander;
 pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
@@ -58,6 +59,8 @@ pub use cart_pole::CartPole;
 pub use conformance::{ConformanceError, check};
 pub use env::{Env, EnvSpec, Outcome};
 pub use error::EnvError;
+#[cfg(feature = "box2d")]
+pub use lunar_lander::LunarLander;
 pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};

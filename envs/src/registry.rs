@@ -1,6 +1,9 @@
 //! The environments that [`make`] knows by name: those of this crate, and those that a program [registers](register).
 
+#[cfg(feature = "box2d")]
+use crate::LunarLander;
 use crate::batch::Batch;
+use crate::lunar_lander::Control;
 use crate::minatar::{ActionSet, Asterix, Breakout, Freeway, MinAtar, Seaquest, SpaceInvaders};
 use crate::mujoco;
 use crate::{
@@ -71,6 +74,22 @@ macro_rules! mujoco {
     };
 }
 
+/// The entry of the lunar lander with one of its controls.
+macro_rules! lunar_lander {
+    ($control:ident, $new:ident) => {
+        Entry {
+            id: Control::$control.id(),
+            feature: Some("box2d"),
+            spec: || Control::$control.spec(),
+            #[cfg(feature = "box2d")]
+            build: Some(Build {
+ one: || Ok(one(LunarLander::$new())), many: |n| Ok(many(n, LunarLander::$new)) }),
+            #[cfg(not(feature = "box2d"))]
+            build: None,
+        }
+    };
+}
+
 /// One line an environment, in the order in which they are listed.
 const ENTRIES: &[Entry] = &[
     native!(CartPole),
@@ -78,6 +97,8 @@ const ENTRIES: &[Entry] = &[
     native!(MountainCarContinuous),
     native!(Acrobot),
     native!(Pendulum),
+    lunar_lander!(Discrete, new),
+    lunar_lander!(Continuous, continuous),
     minatar!(Asterix, Full),
     minatar!(Asterix, Minimal),
     minatar!(Breakout, Full),

@@ -6,6 +6,7 @@ use toml::Table;
 const FILES: &[(&str, &str)] = &[
     ("configs/dqn-cartpole.toml", include_str!("../../configs/dqn-cartpole.toml")),
     ("configs/dqn-acrobot.toml", include_str!("../../configs/dqn-acrobot.toml")),
+    ("configs/dqn-lunarlander.toml", include_str!("../../configs/dqn-lunarlander.toml")),
     ("configs/dqn-mountaincar.toml", include_str!("../../configs/dqn-mountaincar.toml")),
     ("configs/ddpg-pendulum.toml", include_str!("../../configs/ddpg-pendulum.toml")),
     (
