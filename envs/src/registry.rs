@@ -83,7 +83,9 @@ macro_rules! lunar_lander {
             spec: || Control::$control.spec(),
             #[cfg(feature = "box2d")]
             build: Some(Build {
- one: || Ok(one(LunarLander::$new())), many: |n| Ok(many(n, LunarLander::$new)) }),
+                one: || Ok(one(LunarLander::$new())),
+                many: |n| Ok(many(n, LunarLander::$new)),
+            }),
             #[cfg(not(feature = "box2d"))]
             build: None,
         }

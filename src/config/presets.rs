@@ -13,10 +13,7 @@ const FILES: &[(&str, &str)] = &[
         "configs/ddpg-mountaincar-continuous.toml",
         include_str!("../../configs/ddpg-mountaincar-continuous.toml"),
     ),
-    (
-        "configs/ddpg-inverted-pendulum.toml",
-        include_str!("../../configs/ddpg-inverted-pendulum.toml"),
-    ),
+    ("configs/ddpg-inverted-pendulum.toml", include_str!("../../configs/ddpg-inverted-pendulum.toml")),
     ("configs/ddpg-halfcheetah.toml", include_str!("../../configs/ddpg-halfcheetah.toml")),
 ];
 
