@@ -38,7 +38,7 @@ test: setup setup-tests ## runs all tests
 test-box2d: setup-box2d ## tests, lints and documents the environments with the feature box2d
 	$(CARGO) clippy --release -p rl-envs --features box2d --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps -p rl-envs --features box2d
-	$(CARGO) test --release -p rl-envs --features box2d --no-fail-fast
+	$(CARGO) test --release -p rl-envs --features box2d --lib --test lunar_lander --test conformance --test golden --no-fail-fast
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'
