@@ -205,7 +205,7 @@ fn replay(control: Control) {
     println!("{}: {same} of {all} episodes are the same to the bit, {alike} end alike", control.id());
     assert!(random >= 20 && written >= 20);
     // A craft that has landed may fall asleep a step earlier or later.
-    assert!(same * 3 > all && alike * 50 >= all * 49);
+    assert!(same * 4 > all && alike * 50 >= all * 49);
 }
 
 #[test]
