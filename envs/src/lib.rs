@@ -42,6 +42,8 @@ mod mountain_car;
 mod mountain_car_continuous;
 mod observation;
 mod pendulum;
+#[cfg(feature = "python")]
+mod python;
 mod registry;
 mod rows;
 mod scene;
@@ -61,7 +63,7 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};
 pub use pendulum::Pendulum;
-pub use registry::{Listing, listings, make, register, specs};
+pub use registry::{Listing, listings, make, make_drawn, register, specs};
 pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;
