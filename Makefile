@@ -12,13 +12,19 @@ ARGS ?=
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
 
-.PHONY: help setup setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-python test-python setup-tests setup-peers build train test bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=slim|full asks for one)
 	@scripts/setup
+
+setup-python: ## makes .venv-python, whose environments --env gym:ID reaches (0.5 GB; for builds with --features python)
+	@scripts/setup-python
+
+test-python: # runs the tests of the feature python
+	@scripts/test-python
 
 setup-tests: # installs the Python packages that the tests compare with
 	@scripts/setup-tests

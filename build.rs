@@ -10,6 +10,10 @@ fn main() {
     if let Ok(lib) = std::env::var("DEP_RL_LEARN_LIBTORCH_LIB") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     }
+    // Said by envs/build.rs, with the feature python.
+    if let Ok(lib) = std::env::var("DEP_RL_ENVS_PYTHON_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    }
     // Read with `option_env!("RL_TRAIN_GIT")`: unset where this is no git checkout, as in a packaged source archive.
     if let Some(commit) = commit() {
         println!("cargo::rustc-env=RL_TRAIN_GIT={commit}");

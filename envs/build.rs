@@ -28,7 +28,9 @@ fn python() -> Result<(), String> {
         .or_else(|| var("CONDA_PREFIX").map(|prefix| prefix.join("bin/python")));
     let (python, found) = match named {
         Some(python) => (python.clone(), ask(&python)),
-        None => ["python", "python3"].map(|name| (PathBuf::from(name), ask(Path::new(name)))).into_iter()
+        None => ["python", "python3"]
+            .map(|name| (PathBuf::from(name), ask(Path::new(name))))
+            .into_iter()
             .find(|(_, found)| found.is_some())
             .unwrap_or((PathBuf::from("python3"), None)),
     };

@@ -282,6 +282,13 @@ fn list(what: Option<Listed>) -> Result<ExitCode> {
                 obs(&spec)
             ))?;
         }
+        let built = match rl_envs::PYTHON {
+            true => "built in, feature python",
+            false => "not built in, needs feature python",
+        };
+        print(format_args!(
+            "\nand those of Python: gym:ID (gymnasium.make), gym-vec:ID (gymnasium.make_vec), atari:GAME (ale-py); {built}\n"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -39,7 +39,7 @@ const FPS: u32 = 30;
 /// [`CommandError::Usage`] when the environment has no drawing or the file cannot be made; [`CommandError::Failed`] otherwise.
 pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Result<Played> {
     let mut obs = vec![0f32; env_spec(env)?.observation.elements()];
-    let mut env = rl_envs::make(env)?;
+    let mut env = rl_envs::make_drawn(env)?;
     env.reset(Some(seed), ObsMut::F32(&mut obs))?;
     let stop = StopRequest::listen().map_err(io("cannot watch for Ctrl-C"))?;
     let mut view = View::new(screen, &scene(&*env)?)?;
@@ -67,10 +67,7 @@ pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Res
 }
 
 fn scene(env: &dyn Env) -> Result<Scene> {
-    match env.scene() {
-        Some(scene) => Ok(scene),
-        None => usage(format!("{} has no drawing", env.spec().id)),
-    }
+    env.draw().or_else(|e| usage(e.to_string()))
 }
 
 enum View {

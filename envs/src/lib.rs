@@ -63,7 +63,7 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};
 pub use pendulum::Pendulum;
-pub use registry::{Listing, listings, make, make_drawn, register, specs};
+pub use registry::{Listing, PYTHON, listings, make, make_drawn, register, specs};
 pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;

@@ -172,6 +172,9 @@ pub fn make_drawn(id: &str) -> Result<Box<dyn Env>, EnvError> {
     bridged(id, |id| python_env(id, true)).unwrap_or_else(|| make(id))
 }
 
+/// Whether environments of Python's can be made: the feature `python` is on.
+pub const PYTHON: bool = cfg!(feature = "python");
+
 /// What stands before the colon of ids of Python's environments.
 const BRIDGES: [&str; 3] = ["gym", "gym-vec", "atari"];
 

@@ -486,7 +486,8 @@ impl VecEnv {
                 self.failure = Some(at(part.first + index, error));
             }
         }
-        for (outcome, _) in self.outcomes.iter_mut().zip(&self.restarted).filter(|(_, restarted)| **restarted) {
+        for (outcome, _) in self.outcomes.iter_mut().zip(&self.restarted).filter(|(_, restarted)| **restarted)
+        {
             *outcome = Outcome::default();
         }
         self.failure.clone().filter(|error| !panicked(error)).map_or(Ok(()), Err)

@@ -27,8 +27,11 @@ class Refused(Exception):
 
 
 def split(name):
-    """`ID?key=value&key=value` or `ID?{"key": value}` as the id and the keyword arguments."""
+    """`ID?key=value&key=value` or `ID?{"key": value}` as the id and the keyword arguments. The module of `module:ID` is imported."""
     name, _, query = name.partition("?")
+    module, _, name = name.rpartition(":")
+    if module:
+        importlib.import_module(module)
     if not name:
         raise Refused("which environment? Write it as in gym:CartPole-v1")
     if query.startswith("{"):
@@ -59,7 +62,7 @@ def need(module, package):
 
 
 def is_atari(name):
-    return name.rpartition(":")[2].startswith("ALE/")
+    return name.startswith("ALE/")
 
 
 def wrapper(entry):
@@ -259,7 +262,7 @@ def picture(env, seen, index):
     return frame.shape[0], frame.shape[1], frame.ravel()
 
 
-def said(error):
+def said(error, trace):
     """The last line of a traceback, and where in the code it happened."""
     if isinstance(error, Refused):
         return str(error)
@@ -267,7 +270,7 @@ def said(error):
     line = next((text for text in line if text and not text.startswith(" ")), type(error).__name__)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{line}; {sys.executable} -m pip install {error.name.partition('.')[0]}, or PYTHONPATH says where it is"
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(trace)
     if frames and not isinstance(error, gymnasium.error.Error):
         line += f" ({frames[-1].filename}, line {frames[-1].lineno})"
     return line

@@ -197,12 +197,7 @@ impl GymEnv {
     }
 
     /// Takes the actions of a saved episode again. Whether the environment is where it was.
-    fn replay(
-        &mut self,
-        bridge: &Bound<'_, PyModule>,
-        phase: Phase,
-        last: &SavedRows,
-    ) -> PyResult<bool> {
+    fn replay(&mut self, bridge: &Bound<'_, PyModule>, phase: Phase, last: &SavedRows) -> PyResult<bool> {
         let mut rows = Rows::new(self.spec.observation.dtype(), self.spec.observation.elements());
         let width = self.spec.action.elements();
         let taken = self.state.taken.clone();
@@ -275,11 +270,8 @@ impl Env for GymEnv {
 
     fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
         let (state, last): (State, Option<SavedRows>) = decode(&self.spec, bytes)?;
-        let invalid = |why: &str| EnvError::Saved {
-            env: self.spec.id.clone(),
-            len: bytes.len(),
-            why: why.to_string(),
-        };
+        let invalid =
+            |why: &str| EnvError::Saved { env: self.spec.id.clone(), len: bytes.len(), why: why.to_string() };
         let fits = match (&state.taken, &self.spec.action) {
             (Taken::Discrete(actions), Space::Discrete { n }) => {
                 actions.iter().all(|action| (*action as usize) < *n)
@@ -315,8 +307,7 @@ impl Env for GymEnv {
     fn draw(&self) -> Result<Scene, EnvError> {
         attach("", |bridge| {
             let seen = self.seen.as_ref().map(|seen| seen.bind(bridge.py()));
-            picture(bridge, self.env.bind(bridge.py()), seen, 0)
-                .map_err(|e| self.failed(bridge.py(), &e))
+            picture(bridge, self.env.bind(bridge.py()), seen, 0).map_err(|e| self.failed(bridge.py(), &e))
         })
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn attach<T>(
 pub(super) fn failed(py: Python<'_>, id: &str, error: &PyErr) -> EnvError {
     let bridge = BRIDGE.get().and_then(|bridge| bridge.as_ref().ok());
     let said = bridge.and_then(|bridge| {
-        let said = bridge.bind(py).call_method1("said", (error.value(py),)).ok()?;
+        let said = bridge.bind(py).call_method1("said", (error.value(py), error.traceback(py))).ok()?;
         said.extract::<String>().ok()
     });
     EnvError::Python { env: id.to_string(), message: said.unwrap_or_else(|| error.to_string()) }
@@ -115,8 +115,7 @@ fn initialize(program: &Path) -> Result<(), String> {
         (*config).install_signal_handlers = 0;
         (*config).parse_argv = 0;
         (*config).configure_c_stdio = 0;
-        let mut status =
-            ffi::PyConfig_SetBytesString(config, &raw mut (*config).program_name, name.as_ptr());
+        let mut status = ffi::PyConfig_SetBytesString(config, &raw mut (*config).program_name, name.as_ptr());
         if ffi::PyStatus_Exception(status) == 0 {
             status = ffi::Py_InitializeFromConfig(config);
         }

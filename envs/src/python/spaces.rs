@@ -1,7 +1,7 @@
 //! Spaces, actions and observations on their way between Python and the batch.
 
 use crate::{Dtype, ObsMut, Space};
-use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods};
+use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyTuple};
@@ -24,8 +24,7 @@ impl Layout {
             let (start, n): (i64, usize) = described.extract()?;
             return Ok(Self { space: Space::Discrete { n }, start, shape: Vec::new(), double: false });
         }
-        type Described<'py> =
-            (String, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>, Vec<usize>);
+        type Described<'py> = (String, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>, Vec<usize>);
         let (kind, low, high, shape): Described<'_> = described.extract()?;
         let dtype = if kind == "uint8" { Dtype::U8 } else { Dtype::F32 };
         let (low, high) = (low.to_vec()?, high.to_vec()?);
@@ -153,7 +152,10 @@ fn copy<T: Element + Copy, U>(
             out.len()
         ))),
     };
-    if let Ok(values) = array.as_slice() {
+    // As a slice also what is contiguous column by column would come, in another order.
+    if array.is_c_contiguous()
+        && let Ok(values) = array.as_slice()
+    {
         fits(values.len())?;
         out.iter_mut().zip(values).for_each(|(out, value)| *out = convert(*value));
     } else {

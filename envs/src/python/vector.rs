@@ -76,7 +76,8 @@ impl GymVec {
         let giver = Giver::new(bridge.py(), &action)?;
         let obs_start = observation.start;
         let spec = Arc::new(spec_of(id, observation.space, action.space, &about.get_item(2)?)?);
-        let member = |_| Member { spec: Arc::clone(&spec), seed: rand::make_rng::<SplitMix64>().next_u64(), steps: 0 };
+        let member =
+            |_| Member { spec: Arc::clone(&spec), seed: rand::make_rng::<SplitMix64>().next_u64(), steps: 0 };
         Ok(Self {
             giver,
             obs_start,
@@ -179,7 +180,6 @@ impl GymVec {
         }
         Ok(())
     }
-
 }
 
 /// `values` as an array of one number an environment; `how` of bridge.py makes one of what is something else.
