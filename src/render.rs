@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use tiny_skia::{
-    Color, ColorU8, FillRule, FilterQuality, LineCap, LineJoin, Paint, PathBuilder, Pixmap, PixmapPaint, Stroke,
-    Transform,
+    Color, ColorU8, FillRule, FilterQuality, LineCap, LineJoin, Paint, PathBuilder, Pixmap, PixmapPaint,
+    Stroke, Transform,
 };
 
 /// Why a picture was not made.
@@ -273,7 +273,9 @@ impl Palette {
         self.index([red, green, blue]);
         for shape in &scene.shapes {
             // A picture may have more colors than there is room for: they come as they are seen.
-            if let Shape::Polygon { color, .. } | Shape::Line { color, .. } | Shape::Circle { color, .. } = shape {
+            if let Shape::Polygon { color, .. } | Shape::Line { color, .. } | Shape::Circle { color, .. } =
+                shape
+            {
                 self.index([color.0, color.1, color.2]);
             }
         }

@@ -16,6 +16,8 @@ pub struct Rollout {
     acted_on: Vec<u8>,
     /// Return and length of each environment's episode in progress.
     open: Vec<(f64, u64)>,
+    /// Environments that could not go on with a loaded episode, each with the last observation of it.
+    interrupted: Vec<(usize, Vec<u8>)>,
 }
 
 impl Rollout {
@@ -31,6 +33,7 @@ impl Rollout {
             writer,
             acted_on: Vec::new(),
             open: vec![(0.0, 0); envs.len()],
+            interrupted: Vec::new(),
             envs,
         })
     }
@@ -57,14 +60,23 @@ impl Rollout {
     }
 
     /// Folds the step that was just made into rows of the buffer. `ended` hears of each environment whose episode ended, with the episode's
-    /// return and length.
+    /// return and length. Gives how many environments were stepped: not all where some only began their next episode.
     ///
     /// # Errors
     /// When the buffer refuses a row, or is closed.
-    pub fn insert(&mut self, actions: &[u8], mut ended: impl FnMut(usize, (f64, u64))) -> Result<()> {
+    pub fn insert(&mut self, actions: &[u8], mut ended: impl FnMut(usize, (f64, u64))) -> Result<u64> {
         let n = self.envs.len();
         let (obs_bytes_each, action_bytes) = (self.acted_on.len() / n, actions.len() / n);
+        let refused = |env: usize| move |e| CommandError::Failed(format!("environment {env}: {e}"));
+        for (env, last) in self.interrupted.drain(..) {
+            self.n_step[env].cut(&last, &mut self.writer).map_err(refused(env))?;
+        }
+        let mut stepped = 0;
         for env in 0..n {
+            if self.envs.skipped(env) {
+                continue;
+            }
+            stepped += 1;
             let outcome = self.envs.outcomes()[env];
             let transition = Step {
                 obs: &self.acted_on[env * obs_bytes_each..][..obs_bytes_each],
@@ -75,16 +87,14 @@ impl Rollout {
                 terminated: outcome.terminated,
                 truncated: outcome.truncated,
             };
-            self.n_step[env]
-                .push(transition, &mut self.writer)
-                .map_err(|e| CommandError::Failed(format!("environment {env}: {e}")))?;
+            self.n_step[env].push(transition, &mut self.writer).map_err(refused(env))?;
             self.open[env].0 += outcome.reward;
             self.open[env].1 += 1;
             if outcome.ended() {
                 ended(env, std::mem::take(&mut self.open[env]));
             }
         }
-        Ok(())
+        Ok(stepped)
     }
 
     /// Steps that were made and are no rows yet: they wait for their n-th successor.
@@ -115,7 +125,18 @@ impl Rollout {
                 |e: rl_envs::EnvError| StateError::Invalid { path: "envs".into(), why: e.to_string() };
             self.envs.load(&envs).map_err(invalid)?;
         }
-        value(visitor, "open", &mut self.open)
+        value(visitor, "open", &mut self.open)?;
+        if visitor.loading() {
+            self.interrupted.clear();
+            for env in 0..self.envs.len() {
+                if let Some(last) = self.envs.interrupted(env) {
+                    // Its n-step window is closed with the next step: here nothing can be inserted.
+                    self.interrupted.push((env, obs_bytes(last).to_vec()));
+                    self.open[env] = (0.0, 0);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

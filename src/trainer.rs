@@ -65,14 +65,14 @@ impl Training for Trainer {
         let actions = profile::time("env", || self.rollout.step(&actions))?;
         let (agent, episodes) = (&mut self.agent, &mut self.episodes);
         let inserting = profile::span("insert");
-        self.rollout.insert(&actions, |env, episode| {
+        let stepped = self.rollout.insert(&actions, |env, episode| {
             episodes.push(episode);
             agent.begin_episode(env);
         })?;
         drop(inserting);
 
         let before = self.env_steps;
-        self.env_steps += self.rollout.len() as u64;
+        self.env_steps += stepped;
         let train = &self.config.train;
         let rounds = self.env_steps / train.train_every - before / train.train_every;
         let stored = match self.learner.device_replay() {

@@ -86,8 +86,15 @@ def make(name, draw):
     """One environment; able to draw itself if `draw` says so."""
     name, kwargs = split(name)
     wrap = wrappers_of(kwargs)
-    if draw:
-        kwargs.setdefault("render_mode", "rgb_array")
+    if draw and "render_mode" not in kwargs:
+        try:
+            return make_one(name, {**kwargs, "render_mode": "rgb_array"}, wrap)
+        except TypeError:
+            pass  # It knows no render modes, or something else is wrong and comes again.
+    return make_one(name, kwargs, wrap)
+
+
+def make_one(name, kwargs, wrap):
     preprocessing = False
     if is_atari(name):
         need("ale_py", "gymnasium[atari]")
