@@ -138,26 +138,6 @@ impl SavedRows {
         }
     }
 
-    /// Copies row number `row` of rows of `elements`.
-    pub(crate) fn copy_row(&self, row: usize, elements: usize, out: ObsMut<'_>) {
-        let range = row * elements..(row + 1) * elements;
-        match (self, out) {
-            (SavedRows::F32(values), ObsMut::F32(out)) => out.copy_from_slice(&values[range]),
-            (SavedRows::U8(values), ObsMut::U8(out)) => out.copy_from_slice(&values[range]),
-            _ => unreachable!("both are of one spec"),
-        }
-    }
-
-    /// Puts `obs` in the place of row number `row`.
-    pub(crate) fn set_row(&mut self, row: usize, elements: usize, obs: Obs<'_>) {
-        let range = row * elements..(row + 1) * elements;
-        match (self, obs) {
-            (SavedRows::F32(values), Obs::F32(obs)) => values[range].copy_from_slice(obs),
-            (SavedRows::U8(values), Obs::U8(obs)) => values[range].copy_from_slice(obs),
-            _ => unreachable!("both are of one spec"),
-        }
-    }
-
     /// Copies it to memory that it [fits](SavedRows::fits).
     pub(crate) fn copy_to(&self, obs: ObsMut<'_>) {
         match (self, obs) {

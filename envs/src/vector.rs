@@ -283,7 +283,6 @@ impl VecEnv {
     /// Has every part do `task`, each on its thread, and gathers what comes of it.
     fn round(&mut self, task: Task, actions: Actions<'_>) -> Result<(), EnvError> {
         let width = self.action_elements;
-        self.restarted.fill(false);
         if let Some(workers) = &self.workers {
             for (worker, slot) in self.parts[1..].iter_mut().enumerate().rev() {
                 let mut part = slot.take().expect("every part is here between steps");
@@ -386,20 +385,10 @@ impl VecEnv {
     }
 
     /// Which environments could not go on with the episode that was [loaded](VecEnv::load) last and have begun a new one: those of Python
-    /// that cannot be saved. [`obs`](VecEnv::obs) has its first observation. What was known of the old episode ends without a further
-    /// step, as if it had been truncated after the last one, with the [observation](VecEnv::interrupted) it had led to. All false from the next step
-    /// or reset on.
+    /// that cannot be saved. [`obs`](VecEnv::obs) has the first observation of that, and no transition leads to it from what was seen of the
+    /// old episode.
     pub fn restarted(&self) -> &[bool] {
         &self.restarted
-    }
-
-    /// The last observation, `[O]`, of the episode that environment `env` could not go on with when it was loaded; `None` where it could,
-    /// and from the next step or reset on.
-    ///
-    /// # Panics
-    /// When there is no environment `env`.
-    pub fn interrupted(&self, env: usize) -> Option<Obs<'_>> {
-        self.restarted[env].then(|| self.ended.row(env, self.obs_elements))
     }
 
     /// A drawing of environment `index`.
@@ -444,12 +433,7 @@ impl VecEnv {
     pub fn save(&self) -> Vec<u8> {
         let envs: Vec<Vec<u8>> = (0..self.len).map(|index| self.env(index).save()).collect();
         let rows = |rows: &Rows| SavedRows::from(rows.view());
-        let mut obs = rows(&self.obs);
-        for env in (0..self.len).filter(|env| self.restarted[*env]) {
-            // Not stepped since it was loaded: it will be restarted once more, and the episode that is open is still the old one.
-            obs.set_row(env, self.obs_elements, self.ended.row(env, self.obs_elements));
-        }
-        encode(&self.spec, &(envs, obs, rows(&self.ended), &self.outcomes))
+        encode(&self.spec, &(envs, rows(&self.obs), rows(&self.ended), &self.outcomes))
     }
 
     /// Goes back to a saved state. What failed before may then be stepped again, unless it panicked. Python's environments
@@ -491,7 +475,6 @@ impl VecEnv {
     /// Begins a new episode where the loaded one cannot be gone on with.
     fn restart(&mut self) -> Result<(), EnvError> {
         self.restarted.fill(false);
-        let loaded = SavedRows::from(self.obs.view());
         for part in self.parts.iter_mut().flatten() {
             let mut obs = self.obs.split_off(part.first * self.obs_elements);
             let rest = obs.split_off(part.envs.len() * self.obs_elements);
@@ -503,9 +486,9 @@ impl VecEnv {
                 self.failure = Some(at(part.first + index, error));
             }
         }
-        for env in (0..self.len).filter(|env| self.restarted[*env]) {
-            self.outcomes[env] = Outcome::default();
-            loaded.copy_row(env, self.obs_elements, self.ended.row_mut(env, self.obs_elements));
+        for (outcome, _) in self.outcomes.iter_mut().zip(&self.restarted).filter(|(_, restarted)| **restarted)
+        {
+            *outcome = Outcome::default();
         }
         self.failure.clone().filter(|error| !panicked(error)).map_or(Ok(()), Err)
     }

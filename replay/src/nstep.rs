@@ -144,32 +144,6 @@ impl NStep {
         Ok(rows)
     }
 
-    /// Ends the episode after the step that was pushed last, as if that had been truncated there: writes the rows of the open steps, which
-    /// bootstrap from `next_obs`, the observation that step led to. Returns how many. For an environment that cannot go on with an
-    /// episode after its state was loaded.
-    ///
-    /// # Errors
-    /// Those of [`push`](Self::push). Neither the buffer nor the open steps have changed then.
-    pub fn cut(&mut self, next_obs: &[u8], writer: &mut Writer) -> Result<usize, ReplayError> {
-        let Some(last) = self.open.checked_sub(1) else { return Ok(0) };
-        let (obs, action) = (self.obs_of(last).to_vec(), self.action_of(last).to_vec());
-        let step = Step {
-            obs: &obs,
-            action: &action,
-            reward: self.rewards[last],
-            next_obs,
-            terminated: false,
-            truncated: true,
-        };
-        // Taken off and pushed again as the episode's last; its place still holds it, should that be refused.
-        self.open = last;
-        let result = self.push(step, writer);
-        if result.is_err() {
-            self.open = last + 1;
-        }
-        result
-    }
-
     /// Steps that wait for their n-th successor.
     pub fn open_steps(&self) -> usize {
         self.open

@@ -197,39 +197,6 @@ fn a_truncated_tail_by_hand() {
 }
 
 #[test]
-fn an_episode_that_is_cut_is_as_if_truncated() {
-    for (n, steps) in [(1, 3), (3, 1), (3, 2), (3, 5), (4, 0)] {
-        let summary = |cut: bool| {
-            let replay = buffer();
-            let mut n_step = NStep::new(n, 0.5, &schema()).unwrap();
-            let mut writer = replay.writer();
-            for t in 0..steps {
-                // With n = 1 every step is a row already, and there is nothing to be cut.
-                let last = t + 1 == steps && !cut && n > 1;
-                let end = if last { End::Truncated } else { End::GoesOn };
-                push(&mut n_step, &mut writer, 0, t, 1.0 + t as f32, end);
-            }
-            if cut {
-                let open = n_step.open_steps();
-                let last = obs(0, steps);
-                assert_eq!(n_step.cut(bytemuck::cast_slice(&last), &mut writer), Ok(open));
-                // What is refused changes nothing.
-                assert_eq!((n_step.cut(&[], &mut writer), n_step.open_steps()), (Ok(0), 0));
-            }
-            push(&mut n_step, &mut writer, 1, 0, 1.0, End::Terminated);
-            rows(&replay)
-        };
-        assert_eq!(summary(true), summary(false), "{n}, {steps}");
-    }
-    let (replay, last) = (buffer(), obs(0, 1));
-    let (mut n_step, mut writer) = (NStep::new(3, 0.5, &schema()).unwrap(), replay.writer());
-    push(&mut n_step, &mut writer, 0, 0, 1.0, End::GoesOn);
-    assert!(n_step.cut(&[0; 3], &mut writer).is_err());
-    assert_eq!((n_step.open_steps(), replay.len()), (1, 0));
-    assert_eq!(n_step.cut(bytemuck::cast_slice(&last), &mut writer), Ok(1));
-}
-
-#[test]
 fn what_is_refused_changes_neither_the_buffer_nor_the_open_steps() {
     let replay = buffer();
     let mut writer = replay.writer();

@@ -127,9 +127,9 @@ impl Actor {
         })
     }
 
-    /// Shows windows, environments and exploration. Not the weights: whoever goes on takes the newest there are.
+    /// Shows streams, environments and exploration. Not the weights: whoever goes on takes the newest there are.
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        self.rollout.visit_windows(visitor)?;
+        self.rollout.visit_streams(visitor)?;
         self.rollout.visit_envs(visitor)?;
         scope(visitor, "policy", |v| self.policy.visit(v))
     }

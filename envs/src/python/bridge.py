@@ -139,8 +139,10 @@ def atari(name, kwargs, count):
         raise Refused(f"ale_py has no game '{name}'; it has: {', '.join(sorted(known))}")
     if kwargs.get("batch_size", count) not in (0, count):
         raise Refused("batch_size must be left out: all environments are stepped together")
-    # One frame an observation: whoever trains on stacks stores each frame once.
-    return AtariVectorEnv(game, count, **{"stack_num": 1, "autoreset_mode": "SameStep", **kwargs})
+    # One frame an observation, for whoever trains on stacks stores each frame once; and the rewards of the game, which a trainer
+    # clips and an evaluation does not.
+    defaults = {"stack_num": 1, "reward_clipping": False, "autoreset_mode": "SameStep"}
+    return AtariVectorEnv(game, count, **{**defaults, **kwargs})
 
 
 # ---- what an environment is -----------------------------------------------------------------------------------------

@@ -183,7 +183,6 @@ impl GymEnv {
         self.state.phase = Phase::New;
         let outcome = self.step_python(bridge, action, obs).map_err(|e| self.failed(bridge.py(), &e))?;
         self.state.taken.push(action);
-        self.lost = false;
         self.state.phase = if outcome.ended() { Phase::Over } else { Phase::Running };
         Ok(outcome)
     }
@@ -265,7 +264,7 @@ impl Env for GymEnv {
     fn save(&self) -> Vec<u8> {
         // What cannot be read is no observation that a loaded episode could be compared with: then it is lost.
         let last = attach("", |bridge| Ok(self.last(bridge).ok()));
-        let last = last.ok().flatten().map(|rows| SavedRows::from(rows.view())).filter(|_| !self.lost);
+        let last = last.ok().flatten().map(|rows| SavedRows::from(rows.view()));
         encode(&self.spec, &(&self.state, last))
     }
 
@@ -354,8 +353,6 @@ impl Batch for GymEnvs {
             if let Err(error) = env.reset(None, row) {
                 return Some(Failure { index, error });
             }
-            // Until it is stepped: what is saved before that is no more than what was loaded.
-            env.lost = true;
         }
         None
     }
