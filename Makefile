@@ -11,16 +11,17 @@ ARGS ?=
 
 # What is off by default, so that it is tested, linted and documented too.
 FEATURES = --features rl-minibatch/progress,rl-replay/npz,rl-replay/arrow,rl-replay/minari
-# Environments that need a library.
-ENVS = box2d,mujoco
 
-.PHONY: help setup setup-tests setup-peers setup-box2d setup-mujoco build train test test-features test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
+.PHONY: help setup setup-tests setup-peers setup-box2d setup-mujoco setup-python build train test test-features test-gymnasium-rs bench bench-peers bench-loader bench-learner bench-envs bench-instructions lint doc golden clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## installs libtorch into .libtorch, unless you have it (LIBTORCH_KIND=slim|full asks for one)
 	@scripts/setup
+
+setup-python: ## makes .venv-python, whose environments --env gym:ID reaches (0.5 GB; for builds with --features python)
+	@scripts/setup-python
 
 setup-tests: # installs the Python packages that the tests compare with
 	@scripts/setup-tests
@@ -43,10 +44,8 @@ test: setup setup-tests ## runs all tests
 test-gymnasium-rs: ## checks and tests the adapter for gymnasium-rs, a workspace of its own
 	@scripts/test-gymnasium-rs
 
-test-features: setup-box2d setup-mujoco ## lints, documents and tests the environments that are off by default
-	$(CARGO) clippy --release -p rl-envs --features $(ENVS) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps -p rl-envs --features $(ENVS)
-	$(CARGO) test --release -p rl-envs --features $(ENVS) --no-fail-fast
+test-features: ## lints, documents and tests the environments that are off by default (features box2d, mujoco, python)
+	@scripts/test-features
 
 bench: setup ## runs all benchmarks
 	$(CARGO) bench --workspace --bench '*'

@@ -10,9 +10,11 @@ fn main() {
     if let Ok(lib) = std::env::var("DEP_RL_LEARN_LIBTORCH_LIB") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
     }
-    // Said by envs/build.rs; absent without the feature `mujoco`.
-    if let Ok(lib) = std::env::var("DEP_RL_ENVS_MUJOCO_LIB") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    // Said by envs/build.rs, with the features `mujoco` and `python`.
+    for library in ["DEP_RL_ENVS_MUJOCO_LIB", "DEP_RL_ENVS_PYTHON_LIB"] {
+        if let Ok(lib) = std::env::var(library) {
+            println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+        }
     }
     // Read with `option_env!("RL_TRAIN_GIT")`: unset where this is no git checkout, as in a packaged source archive.
     if let Some(commit) = commit() {

@@ -105,8 +105,8 @@ fn run_eval(args: &Eval) -> Result<ExitCode> {
     let (config, mut agent) = trained_agent(&args.run, args.checkpoint)?;
     // The best checkpoint was chosen by its luck on the run's own seed, so it is judged on another.
     let seed = args.seed.unwrap_or(config.eval.seed + u64::from(args.checkpoint == Which::Best));
-    let result = evaluate(&mut *agent, &config.env, args.episodes as usize, seed, &|| false)?
-        .expect("nobody stops it");
+    let result =
+        evaluate(&mut *agent, &config, args.episodes as usize, seed, &|| false)?.expect("nobody stops it");
     if args.json {
         print(format_args!("{}\n", serde_json::to_string(&result).expect("plain data")))?;
     } else {
@@ -130,7 +130,7 @@ fn run_play(args: &Play) -> Result<ExitCode> {
         None => Screen::Terminal,
     };
     let seed = args.seed.unwrap_or(config.eval.seed);
-    let played = play(&mut *agent, &config.env, seed, &screen)?;
+    let played = play(&mut *agent, &config, seed, &screen)?;
     let part = if played.stopped.is_some() { "part of an episode" } else { "one episode" };
     print(format_args!("{part}: {} steps, return {:.1}\n", played.length, played.total))?;
     Ok(ExitCode::from(played.stopped.unwrap_or(0) as u8))
@@ -282,6 +282,13 @@ fn list(what: Option<Listed>) -> Result<ExitCode> {
                 obs(&spec)
             ))?;
         }
+        let built = match rl_envs::PYTHON {
+            true => "built in, feature python",
+            false => "not built in, needs feature python",
+        };
+        print(format_args!(
+            "\nand those of Python: gym:ID (gymnasium.make), gym-vec:ID (gymnasium.make_vec), atari:GAME (ale-py); {built}\n"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,10 @@
 //! Judging a policy: greedy, on environments and seeds of its own.
 
+use crate::config::Config;
 use crate::error::{CommandError, Result};
-use rl_envs::{Actions, Obs, Space, VecEnv};
+use crate::stacks::Stacks;
+use crate::wiring::make_envs;
+use rl_envs::{Actions, VecEnv};
 use rl_learn::{Agent, Kind, Mode, TchError, Tensor, first_line};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +45,7 @@ impl Evaluation {
     }
 }
 
-/// Plays `episodes` whole episodes of `env` greedily, on environments seeded with `seed`. `None` when `stop` said so on the way; it is asked
+/// Plays `episodes` whole episodes of the configured environment greedily, on environments seeded with `seed`. `None` when `stop` said so on the way; it is asked
 /// at every step.
 ///
 /// Each environment plays one episode and then waits for the others: counting whichever ends first would favour short episodes.
@@ -51,7 +54,7 @@ impl Evaluation {
 /// When the environment or libtorch fails.
 pub fn evaluate(
     agent: &mut dyn Agent,
-    env: &str,
+    config: &Config,
     episodes: usize,
     seed: u64,
     stop: &dyn Fn() -> bool,
@@ -60,9 +63,9 @@ pub fn evaluate(
     let mut round = 0;
     while played.len() < episodes {
         let n = (episodes - played.len()).min(SIDE_BY_SIDE);
-        let mut envs = VecEnv::make(env, n)?;
+        let mut envs = make_envs(config, n)?;
         envs.reset(seed.wrapping_add(round))?;
-        let Some(round_played) = play_round(agent, &mut envs, stop)? else { return Ok(None) };
+        let Some(round_played) = play_round(agent, config, &mut envs, stop)? else { return Ok(None) };
         played.extend(round_played);
         round += 1;
     }
@@ -72,17 +75,21 @@ pub fn evaluate(
 /// One episode in each environment, as (return, length).
 fn play_round(
     agent: &mut dyn Agent,
+    config: &Config,
     envs: &mut VecEnv,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<(f64, u64)>>> {
     let mut episodes = vec![(0.0, 0); envs.len()];
     let mut over = vec![false; envs.len()];
+    let mut stacks = Stacks::new(envs.spec(), envs.len(), config.frame_stack);
+    stacks.begin_all(envs);
     while over.contains(&false) {
         if stop() {
             return Ok(None);
         }
-        let actions = agent.act(&observations(envs), Mode::Greedy)?;
+        let actions = agent.act(&stacks.observations(envs.observations()), Mode::Greedy)?;
         step(envs, &actions)?;
+        stacks.follow(envs);
         for (i, outcome) in envs.outcomes().iter().enumerate() {
             if !over[i] {
                 episodes[i].0 += outcome.reward;
@@ -92,18 +99,6 @@ fn play_round(
         }
     }
     Ok(Some(episodes))
-}
-
-/// The current observations of all environments as a tensor `[E, …]`, on the CPU.
-pub fn observations(envs: &VecEnv) -> Tensor {
-    let mut shape = vec![envs.len() as i64];
-    if let Space::Box { shape: each, .. } = &envs.spec().observation {
-        shape.extend(each.iter().map(|&d| d as i64));
-    }
-    match envs.observations() {
-        Obs::F32(values) => Tensor::from_slice(values).reshape(shape),
-        Obs::U8(values) => Tensor::from_slice(values).reshape(shape),
-    }
 }
 
 /// Steps all environments with an agent's actions: i64 `[E]`, or f32 `[E, A]`. Returns the actions' bytes, row after row, as they are

@@ -1,11 +1,12 @@
 //! `rl-train play`: one greedy episode of a trained policy, drawn.
 
+use crate::config::Config;
 use crate::error::{CommandError, Result, io, usage};
 use crate::render::{GifWriter, RenderError, braille};
 use crate::signals::StopRequest;
-use crate::wiring::env_spec;
-use rl_envs::{Action, Env, ObsMut, Scene};
-use rl_learn::{Agent, Kind, Mode, Tensor};
+use crate::stacks::{Stacks, bytes};
+use rl_envs::{Action, Dtype, Env, Obs, ObsMut, Scene, Space};
+use rl_learn::{Agent, Kind, Mode};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,28 +34,30 @@ pub struct Played {
 /// Frames a second: Gymnasium's classic-control environments are drawn at 15 to 50.
 const FPS: u32 = 30;
 
-/// Plays one episode of `env`, seeded with `seed`, with `agent`, and draws every state from the first to the last.
+/// Plays one episode of the configured environment, seeded with `seed`, with `agent`, and draws every state from the first to the last.
 ///
 /// # Errors
 /// [`CommandError::Usage`] when the environment has no drawing or the file cannot be made; [`CommandError::Failed`] otherwise.
-pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Result<Played> {
-    let mut obs = vec![0f32; env_spec(env)?.observation.elements()];
-    let mut env = rl_envs::make(env)?;
-    env.reset(Some(seed), ObsMut::F32(&mut obs))?;
+pub fn play(agent: &mut dyn Agent, config: &Config, seed: u64, screen: &Screen) -> Result<Played> {
+    let mut env = rl_envs::make_drawn(&config.env)?;
+    let mut shown = Shown::new(&env.spec().observation);
+    let mut stacks = Stacks::new(env.spec(), 1, config.frame_stack);
+    env.reset(Some(seed), shown.memory())?;
+    stacks.begin(0, bytes(shown.obs()));
     let stop = StopRequest::listen().map_err(io("cannot watch for Ctrl-C"))?;
     let mut view = View::new(screen, &scene(&*env)?)?;
     let mut played = Played { total: 0.0, length: 0, stopped: None };
     loop {
         view.show(&scene(&*env)?, &played)?;
-        let batch = Tensor::from_slice(&obs).unsqueeze(0);
-        let action = agent.act(&batch, Mode::Greedy)?;
+        let action = agent.act(&stacks.observations(shown.obs()), Mode::Greedy)?;
         let outcome = if action.kind() == Kind::Int64 {
-            env.step(Action::Discrete(action.int64_value(&[0]) as usize), ObsMut::F32(&mut obs))?
+            env.step(Action::Discrete(action.int64_value(&[0]) as usize), shown.memory())?
         } else {
             let values: Vec<f32> =
                 (0..action.size()[1]).map(|i| action.double_value(&[0, i]) as f32).collect();
-            env.step(Action::Box(&values), ObsMut::F32(&mut obs))?
+            env.step(Action::Box(&values), shown.memory())?
         };
+        stacks.push(0, bytes(shown.obs()));
         played.total += outcome.reward;
         played.length += 1;
         played.stopped = stop.exit_code();
@@ -66,11 +69,37 @@ pub fn play(agent: &mut dyn Agent, env: &str, seed: u64, screen: &Screen) -> Res
     }
 }
 
-fn scene(env: &dyn Env) -> Result<Scene> {
-    match env.scene() {
-        Some(scene) => Ok(scene),
-        None => usage(format!("{} has no drawing", env.spec().id)),
+/// What the environment shows.
+enum Shown {
+    F32(Vec<f32>),
+    U8(Vec<u8>),
+}
+
+impl Shown {
+    fn new(space: &Space) -> Self {
+        match space.dtype() {
+            Dtype::F32 => Shown::F32(vec![0.0; space.elements()]),
+            Dtype::U8 => Shown::U8(vec![0; space.elements()]),
+        }
     }
+
+    fn memory(&mut self) -> ObsMut<'_> {
+        match self {
+            Shown::F32(values) => ObsMut::F32(values),
+            Shown::U8(values) => ObsMut::U8(values),
+        }
+    }
+
+    fn obs(&self) -> Obs<'_> {
+        match self {
+            Shown::F32(values) => Obs::F32(values),
+            Shown::U8(values) => Obs::U8(values),
+        }
+    }
+}
+
+fn scene(env: &dyn Env) -> Result<Scene> {
+    env.draw().or_else(|e| usage(e.to_string()))
 }
 
 enum View {

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use tiny_skia::{Color, FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, Transform};
+use tiny_skia::{
+    Color, ColorU8, FillRule, FilterQuality, LineCap, LineJoin, Paint, PathBuilder, Pixmap, PixmapPaint,
+    Stroke, Transform,
+};
 
 /// Why a picture was not made.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +64,13 @@ fn draw(scene: &Scene, canvas: &mut Pixmap) {
     let place = Transform::from_row(scale, 0.0, 0.0, -scale, left, bottom);
     for shape in &scene.shapes {
         let mut path = PathBuilder::new();
-        let (Shape::Polygon { color: fill, .. }
-        | Shape::Line { color: fill, .. }
-        | Shape::Circle { color: fill, .. }) = shape;
+        let fill = match shape {
+            Shape::Polygon { color, .. } | Shape::Line { color, .. } | Shape::Circle { color, .. } => color,
+            Shape::Picture { width, height, rgb } => {
+                show(rgb, *width, *height, scene, place, canvas);
+                continue;
+            }
+        };
         let mut paint = Paint::default();
         paint.set_color(color(*fill));
         match shape {
@@ -73,6 +80,7 @@ fn draw(scene: &Scene, canvas: &mut Pixmap) {
             }
             Shape::Line { points, .. } => trace(&mut path, points),
             Shape::Circle { center, radius, .. } => path.push_circle(center[0], center[1], *radius),
+            Shape::Picture { .. } => {}
         }
         // No path comes of less than two points or of numbers that are not finite: then there is nothing to see.
         let Some(path) = path.finish() else { continue };
@@ -86,6 +94,25 @@ fn draw(scene: &Scene, canvas: &mut Pixmap) {
             canvas.fill_path(&path, &paint, FillRule::Winding, place, None);
         }
     }
+}
+
+/// Draws a picture over the whole of `scene`. One without pixels, or with others than it says, is not seen.
+fn show(rgb: &[u8], width: usize, height: usize, scene: &Scene, place: Transform, canvas: &mut Pixmap) {
+    let size = (u32::try_from(width), u32::try_from(height));
+    let (Ok(w), Ok(h)) = size else { return };
+    let Some(mut picture) = Pixmap::new(w, h).filter(|_| rgb.len() == width * height * 3) else { return };
+    for (pixel, rgb) in picture.pixels_mut().iter_mut().zip(rgb.chunks_exact(3)) {
+        *pixel = ColorU8::from_rgba(rgb[0], rgb[1], rgb[2], 255).premultiply();
+    }
+    // From pixels, which count downwards, to the scene's units.
+    let (across, up) = (scene.width / width as f32, scene.height / height as f32);
+    let to_scene = Transform::from_row(across, 0.0, 0.0, -up, 0.0, scene.height);
+    let place = place.pre_concat(to_scene);
+    // Pixel for pixel as it is; otherwise smoothed, or thin lines come and go.
+    let exact = place.sx == 1.0 && place.sy == 1.0;
+    let quality = if exact { FilterQuality::Nearest } else { FilterQuality::Bilinear };
+    let paint = PixmapPaint { quality, ..PixmapPaint::default() };
+    canvas.draw_pixmap(0, 0, picture.as_ref(), &paint, place, None);
 }
 
 fn trace(path: &mut PathBuilder, points: &[[f32; 2]]) {
@@ -245,9 +272,12 @@ impl Palette {
         let Rgb(red, green, blue) = scene.background;
         self.index([red, green, blue]);
         for shape in &scene.shapes {
-            let (Shape::Polygon { color, .. } | Shape::Line { color, .. } | Shape::Circle { color, .. }) =
-                shape;
-            self.index([color.0, color.1, color.2]);
+            // A picture may have more colors than there is room for: they come as they are seen.
+            if let Shape::Polygon { color, .. } | Shape::Line { color, .. } | Shape::Circle { color, .. } =
+                shape
+            {
+                self.index([color.0, color.1, color.2]);
+            }
         }
     }
 
@@ -339,6 +369,31 @@ mod tests {
         assert_eq!(rgb(&canvas, 27, 17), [255; 3], "lower right");
         assert_eq!(rgb(&canvas, 5, 17), [255; 3], "beside the scene");
         assert!(matches!(pixels(&square(0.0, 0.0), 0, 5), Err(RenderError::Size { width: 0, height: 5 })));
+    }
+
+    #[test]
+    fn a_picture_is_shown_pixel_for_pixel() {
+        let (width, height) = (3, 2);
+        let rgb: Vec<u8> = (0..18).map(|i| i * 14).collect();
+        let picture = Shape::Picture { width, height, rgb: rgb.clone() };
+        let scene = Scene { width: 3.0, height: 2.0, background: WHITE, shapes: vec![picture] };
+        let canvas = pixels(&scene, 3, 2).unwrap();
+        for (i, expected) in rgb.chunks(3).enumerate() {
+            assert_eq!(rgb_of(&canvas, i as u32 % 3, i as u32 / 3), expected);
+        }
+        // Twice as large, and beside it what is behind.
+        let canvas = pixels(&scene, 10, 4).unwrap();
+        assert_eq!(rgb_of(&canvas, 2, 0), rgb[..3]);
+        assert_eq!(rgb_of(&canvas, 7, 3), rgb[15..]);
+        assert_eq!(rgb_of(&canvas, 0, 0), [255; 3]);
+        // One that is shorter than it says is not drawn.
+        let broken = Shape::Picture { width, height, rgb: vec![0; 5] };
+        let canvas = pixels(&Scene { shapes: vec![broken], ..scene }, 3, 2).unwrap();
+        assert_eq!(rgb_of(&canvas, 1, 1), [255; 3]);
+    }
+
+    fn rgb_of(canvas: &Pixmap, x: u32, y: u32) -> [u8; 3] {
+        rgb(canvas, x, y)
     }
 
     #[test]

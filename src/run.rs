@@ -38,9 +38,10 @@ impl RunFolder {
                 ));
             }
             Some(out) => out.to_path_buf(),
-            // An id may have a namespace: Mine/Corridor-v0.
+            // An id may have a namespace, a scheme and arguments: Mine/Corridor-v0, gym:CartPole-v1?gravity=3.
             None => {
-                let env = config.env.replace(['/', '\\'], "-");
+                let plain = |c: char| c.is_alphanumeric() || ['-', '_', '.'].contains(&c);
+                let env = config.env.replace(|c| !plain(c), "-");
                 Self::first_free(&format!("{}-{env}-seed{}", config.algo, config.seed))?
             }
         };

@@ -86,11 +86,13 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
     let stop = StopRequest::listen().map_err(io("cannot watch for Ctrl-C"))?;
     let progress = Progress::new(config.env_steps, trainer.env_steps(), trainer.updates(), args.quiet);
     progress.println(&format!(
-        "{} on {}, seed {}, {}; {}",
+        "{} on {}, seed {}, {}; replay of {} transitions in {}; {}",
         config.algo,
         config.env,
         config.seed,
         device::name(device),
+        config.replay.capacity,
+        in_bytes(trainer.replay_bytes()),
         run.path().display()
     ));
     let started = Instant::now();
@@ -110,6 +112,19 @@ pub fn train(args: &TrainArgs) -> Result<Ended> {
         (Some(summary), _) => Ended::Done(folder, Box::new(summary)),
         (None, code) => Ended::Interrupted(folder, code.unwrap_or(1) as u8),
     })
+}
+
+/// A number of bytes with three digits.
+fn in_bytes(bytes: u128) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64 / 1e3;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.decimals$} {}", units[unit])
 }
 
 fn start_profile(path: &Path) -> Result<Profile> {
@@ -199,7 +214,7 @@ impl Session {
         let config = self.trainer.config().clone();
         let (episodes, seed) = (config.eval.final_episodes, config.eval.seed);
         let stopped = || stop.requested();
-        let Some(eval) = evaluate(self.trainer.agent(), &config.env, episodes, seed, &stopped)? else {
+        let Some(eval) = evaluate(self.trainer.agent(), &config, episodes, seed, &stopped)? else {
             return Ok(None);
         };
         let (env_steps, updates) = (self.trainer.env_steps(), self.trainer.updates());
@@ -267,7 +282,7 @@ impl Session {
     fn evaluate(&mut self, episodes: usize) -> Result<()> {
         self.trainer.hold()?;
         let config = self.trainer.config().clone();
-        let evaluation = evaluate(self.trainer.agent(), &config.env, episodes, config.eval.seed, &|| false)?
+        let evaluation = evaluate(self.trainer.agent(), &config, episodes, config.eval.seed, &|| false)?
             .expect("nobody stops it");
         let Evaluation { mean_return, std_return, mean_length, .. } = evaluation;
         self.write(&[

@@ -3,19 +3,19 @@
 
 use crate::config::Config;
 use crate::error::{CommandError, Result};
+use crate::replay::Buffer;
 use crate::rollout::Rollout;
 use crate::training::{Account, Episodes, Training, acting_mode, check_actions, check_batch, diverged};
-use crate::wiring::{Stream, build_agent, build_learner, build_replay, rng, schema, spaces};
+use crate::wiring::{Stream, build_agent_for, make_envs, rng, spaces};
 use rand::Rng as _;
-use rl_envs::VecEnv;
 use rl_learn::{Agent, Device, Learner, LearnerError, StateError, StateVisitor, profile, scalar, scope};
-use rl_replay::Replay;
+use rl_replay::WhenLimited;
 
 /// A run's moving parts and counters.
 pub struct Trainer {
     config: Config,
     rollout: Rollout,
-    replay: Replay,
+    buffer: Buffer,
     agent: Box<dyn Agent>,
     learner: Learner,
     env_steps: u64,
@@ -29,20 +29,17 @@ impl Trainer {
     /// # Errors
     /// [`CommandError::Usage`] when the configuration is refused.
     pub fn new(config: Config, device: Device) -> Result<Self> {
-        let mut envs = VecEnv::make(&config.env, config.train.num_envs)
-            .and_then(|envs| envs.with_threads(config.train.env_threads))
-            .map_err(|e| CommandError::Usage(e.to_string()))?;
+        let mut envs = make_envs(&config, config.train.num_envs)?;
         let spaces = spaces(envs.spec())?;
-        let schema = schema(&spaces)?;
-        let agent = build_agent(&config, device)?;
+        let agent = build_agent_for(&config, &spaces, device)?;
         check_batch(&config, &*agent)?;
-        let replay = build_replay(&config, schema.clone())?;
+        let buffer = Buffer::new(&config, &spaces)?;
         envs.reset(rng(config.seed, Stream::Envs).next_u64())?;
-        let rollout = Rollout::new(&config, envs, &schema, replay.writer())?;
-        let learner = build_learner(&config, &replay, replay.sampler(), device)?;
+        let rollout = Rollout::new(&config, envs, &buffer)?;
+        let learner = buffer.learner(&config, WhenLimited::Block, device)?;
         Ok(Self {
             rollout,
-            replay,
+            buffer,
             agent,
             learner,
             env_steps: 0,
@@ -65,18 +62,18 @@ impl Training for Trainer {
         let actions = profile::time("env", || self.rollout.step(&actions))?;
         let (agent, episodes) = (&mut self.agent, &mut self.episodes);
         let inserting = profile::span("insert");
-        self.rollout.insert(&actions, |env, episode| {
+        let stepped = self.rollout.insert(&actions, |env, episode| {
             episodes.push(episode);
             agent.begin_episode(env);
         })?;
         drop(inserting);
 
         let before = self.env_steps;
-        self.env_steps += self.rollout.len() as u64;
+        self.env_steps += stepped;
         let train = &self.config.train;
         let rounds = self.env_steps / train.train_every - before / train.train_every;
         let stored = match self.learner.device_replay() {
-            None => self.replay.len(),
+            None => self.buffer.len(),
             Some(replay) => {
                 replay.take_in().map_err(|e| CommandError::Failed(e.to_string()))?;
                 replay.len()
@@ -97,6 +94,10 @@ impl Training for Trainer {
 
     fn take_warning(&mut self) -> Option<String> {
         self.learner.take_warning()
+    }
+
+    fn replay_bytes(&self) -> u128 {
+        self.buffer.bytes() + self.learner.device_bytes() as u128
     }
 
     fn env_steps(&self) -> u64 {
@@ -130,8 +131,8 @@ impl Training for Trainer {
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         scope(visitor, "agent", |v| self.agent.visit(v))?;
         scope(visitor, "learner", |v| self.learner.visit(v))?;
-        scope(visitor, "replay", |v| self.replay.visit(v))?;
-        self.rollout.visit_windows(visitor)?;
+        scope(visitor, "replay", |v| self.buffer.visit(v))?;
+        self.rollout.visit_streams(visitor)?;
         scope(visitor, "trainer", |v| {
             self.rollout.visit_envs(v)?;
             scalar(v, "env_steps", &mut self.env_steps)?;

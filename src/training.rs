@@ -45,6 +45,9 @@ pub trait Training {
     /// Something the user should know of how updates are run, told once.
     fn take_warning(&mut self) -> Option<String>;
 
+    /// Bytes that the replay buffer takes once it is full, wherever it is.
+    fn replay_bytes(&self) -> u128;
+
     /// Environment steps taken, all environments together.
     fn env_steps(&self) -> u64;
 

@@ -1,12 +1,10 @@
-//! From a configuration to the parts of a run. Here environments and replay buffers meet.
+//! From a configuration to the parts of a run; its replay buffer is in [`replay`](crate::replay).
 
-use crate::config::{Config, ReplayDevice, TrainMode};
+use crate::config::Config;
 use crate::error::{CommandError, Result, usage};
 use rand::SeedableRng;
-use rl_envs::{EnvSpec, Space};
-use rl_learn::device_replay::{DeviceReplay, DeviceReplaySettings};
-use rl_learn::{ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, Rng, Schema, Spaces};
-use rl_replay::{Prioritized, RateLimiter, Reader, Replay};
+use rl_envs::{EnvSpec, Space, VecEnv};
+use rl_learn::{ActionSpace, Agent, Device, Dtype, Rng, Spaces};
 
 /// What each random generator of a run is for. Each has a stream of its own, so that a change in how one is used leaves the
 /// others as they were.
@@ -50,7 +48,7 @@ pub fn env_spec(id: &str) -> Result<EnvSpec> {
     Ok(env.spec().clone())
 }
 
-/// The observations and actions of `spec`, as algorithms see them.
+/// Single observations and the actions of `spec`, as algorithms know them.
 ///
 /// # Errors
 /// [`CommandError::Usage`] for spaces that no algorithm here can use.
@@ -70,13 +68,20 @@ pub fn spaces(spec: &EnvSpec) -> Result<Spaces> {
     Ok(Spaces { obs_dtype, obs_shape, action })
 }
 
-/// What a transition of these spaces holds.
+/// What the agent sees of single observations of `spaces`: these, or stacks of them.
+pub fn seen(config: &Config, spaces: &Spaces) -> Spaces {
+    let stack = (config.frame_stack > 1).then_some(config.frame_stack);
+    let obs_shape = stack.into_iter().chain(spaces.obs_shape.iter().copied()).collect();
+    Spaces { obs_shape, ..spaces.clone() }
+}
+
+/// `n` of the configured environments, on as many threads as are configured. They wait for their reset.
 ///
 /// # Errors
-/// [`CommandError::Usage`] when a space is empty.
-pub fn schema(spaces: &Spaces) -> Result<Schema> {
-    let (dtype, shape) = spaces.action_layout();
-    Schema::transition((spaces.obs_dtype, &spaces.obs_shape), (dtype, &shape))
+/// [`CommandError::Usage`] when there is no such environment or no thread.
+pub fn make_envs(config: &Config, n: usize) -> Result<VecEnv> {
+    VecEnv::make(&config.env, n)
+        .and_then(|envs| envs.with_threads(config.train.env_threads))
         .map_err(|e| CommandError::Usage(e.to_string()))
 }
 
@@ -85,87 +90,16 @@ pub fn schema(spaces: &Spaces) -> Result<Schema> {
 /// # Errors
 /// [`CommandError::Usage`] when its configuration is refused or it does not suit the environment.
 pub fn build_agent(config: &Config, device: Device) -> Result<Box<dyn Agent>> {
+    build_agent_for(config, &spaces(&env_spec(&config.env)?)?, device)
+}
+
+/// The configured agent, new, for environments whose single observations and actions are of `spaces`.
+///
+/// # Errors
+/// As [`build_agent`].
+pub fn build_agent_for(config: &Config, spaces: &Spaces, device: Device) -> Result<Box<dyn Agent>> {
     let algo = rl_agents::algo(&config.algo)
         .ok_or_else(|| CommandError::Usage(format!("unknown algorithm '{}'", config.algo)))?;
-    Ok(algo.build(
-        config.agent.clone(),
-        &spaces(&env_spec(&config.env)?)?,
-        rng(config.seed, Stream::Agent),
-        device,
-    )?)
-}
-
-/// How many rows are drawn for each one inserted in async mode: as many as in step, where `updates_per_train` mini-batches are drawn for
-/// `train_every` environment steps once the random ones are over. The error allowed is `ratio_error` mini-batches and what the end
-/// of an episode inserts at once, so one of the two sides can always go on.
-pub fn rate_limiter(config: &Config) -> RateLimiter {
-    let train = &config.train;
-    let batch = train.batch_size as f64;
-    let samples_per_insert = batch * train.updates_per_train as f64 / train.train_every as f64;
-    RateLimiter {
-        min_size: (train.random_steps as usize).max(train.batch_size),
-        samples_per_insert,
-        error_buffer: train.ratio_error as f64 * batch + config.replay.n_step as f64 * samples_per_insert,
-    }
-}
-
-/// The configured replay buffer, empty; where the buffer is on the learner's device, its inlet. In async mode it has the [`rate_limiter`].
-///
-/// # Errors
-/// [`CommandError::Usage`] when its settings are refused or it does not fit into memory.
-pub fn build_replay(config: &Config, schema: Schema) -> Result<Replay> {
-    let replay = &config.replay;
-    let builder = Replay::builder(schema);
-    let builder = match replay.device {
-        ReplayDevice::Host => builder.capacity(replay.capacity),
-        // A block, and what one step of all environments may complete: n rows each, where episodes end.
-        ReplayDevice::Learner => {
-            builder.capacity((replay.block_rows + config.train.num_envs * replay.n_step).next_power_of_two())
-        }
-    };
-    let builder = match config.train.mode {
-        TrainMode::InStep => builder,
-        TrainMode::Async => builder.rate_limiter(rate_limiter(config)),
-    };
-    let builder = if replay.prioritized && replay.device == ReplayDevice::Host {
-        builder.prioritized(prioritized(config))
-    } else {
-        builder.uniform()
-    };
-    builder.build().map_err(|e| CommandError::Usage(format!("replay: {e}")))
-}
-
-fn prioritized(config: &Config) -> Prioritized {
-    Prioritized { alpha: config.replay.alpha, epsilon: config.replay.priority_epsilon }
-}
-
-/// The configured learner from `replay`, which [`build_replay`] made.
-///
-/// # Errors
-/// [`CommandError::Usage`] when something is asked for that the device does not have.
-pub fn build_learner(config: &Config, replay: &Replay, reader: Reader, device: Device) -> Result<Learner> {
-    let mut draws = rng(config.seed, Stream::Sampling);
-    let learner = match config.replay.device {
-        ReplayDevice::Host => {
-            Learner::new(reader, config.train.batch_size, config.replay.prioritized, draws, device)
-        }
-        ReplayDevice::Learner => {
-            let settings = DeviceReplaySettings {
-                capacity: config.replay.capacity,
-                batch_rows: config.train.batch_size,
-                block_rows: config.replay.block_rows,
-                prioritized: config.replay.prioritized.then(|| prioritized(config)),
-                tree_height: None,
-            };
-            let on_device = DeviceReplay::new(&settings, replay, &mut draws, device);
-            Learner::on_device(on_device.map_err(|e| CommandError::Usage(format!("replay: {e}")))?)
-        }
-    };
-    let settings = LearnerSettings {
-        cuda_graph: config.learner.cuda_graph,
-        precision: config.learner.precision,
-        // At once with actors every batch that is drawn is counted against what they insert, so none is drawn ahead.
-        prefetch: (config.train.mode == TrainMode::Async).then_some(false),
-    };
-    learner.with(&settings).map_err(CommandError::Usage)
+    let rng = rng(config.seed, Stream::Agent);
+    Ok(algo.build(config.agent.clone(), &seen(config, spaces), rng, device)?)
 }

@@ -24,7 +24,7 @@ fn loads(run: &Path) -> (u64, u64) {
     checkpoint.load(|visitor| training.visit(visitor)).unwrap_or_else(|e| panic!("{e}"));
     let state = binary::state(&latest(run));
     let count = |name: &str| u64::from_le_bytes(state[name][..].try_into().expect("one number"));
-    let (inserted, sampled) = (count("replay.inserted"), count("replay.limiter.sampled"));
+    let (inserted, sampled) = (count("replay.stored.inserted"), count("replay.stored.limiter.sampled"));
     assert_eq!(sampled, training.updates() * config.train.batch_size as u64);
     let limiter = rate_limiter(&config);
     let due = inserted.saturating_sub(limiter.min_size as u64) as f64 * limiter.samples_per_insert;

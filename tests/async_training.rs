@@ -4,11 +4,12 @@ mod numbered;
 
 use numbered::{Trouble, parts, steps_in};
 use rl_learn::{Device, MemoryState, StateError};
+use rl_replay::Replay;
 use rl_train::async_trainer::AsyncTrainer;
 use rl_train::config::{Config, Layers, resolve};
 use rl_train::error::CommandError;
+use rl_train::replay::rate_limiter;
 use rl_train::training::Training;
-use rl_train::wiring::rate_limiter;
 use std::time::{Duration, Instant};
 
 /// A small DQN on CartPole-v1 (or what looks like it), with two actors.
@@ -38,6 +39,11 @@ fn check_ratio(trainer: &AsyncTrainer, config: &Config) {
     let due = statistics.inserted.saturating_sub(limiter.min_size as u64) as f64 * limiter.samples_per_insert;
     let error = (due - statistics.sampled as f64).abs();
     assert!(error <= limiter.error_buffer, "{error} off, at most {} allowed", limiter.error_buffer);
+}
+
+/// The buffer, whose observations are small.
+fn stored(trainer: &AsyncTrainer) -> &Replay {
+    trainer.replay().as_stored().unwrap()
 }
 
 /// Until `env_steps` were made, with the threads at rest then.
@@ -115,7 +121,7 @@ fn no_step_is_lost_and_none_is_there_twice() {
         let next = trainer.env_steps() + 37 + held * 13 % 400;
         until(&mut trainer, next.min(config.env_steps));
         held += 1;
-        let in_buffer: u64 = steps_in(trainer.replay(), 6).iter().sum();
+        let in_buffer: u64 = steps_in(stored(&trainer), 6).iter().sum();
         assert_eq!(in_buffer, trainer.replay().inserted());
         assert_eq!(in_buffer + trainer.open_steps(), trainer.env_steps());
         if held % 5 == 0 {
@@ -135,7 +141,7 @@ fn no_step_is_lost_and_none_is_there_twice() {
         trainer.release();
     }
     trainer.finish().unwrap();
-    let steps = steps_in(trainer.replay(), 6);
+    let steps = steps_in(stored(&trainer), 6);
     assert_eq!(steps.iter().sum::<u64>() + trainer.open_steps(), trainer.env_steps());
     // The last one to begin may have taken its three environments over the end.
     assert!((30_000..30_003).contains(&trainer.env_steps()));
@@ -160,7 +166,12 @@ fn a_state_is_whole() {
     let again = MemoryState::save(|v| other.visit(v)).unwrap();
     assert!(state.pieces().eq(again.pieces()));
     let names: Vec<&str> = state.pieces().map(|(name, _)| name).collect();
-    for name in ["actor.1.envs", "actor.0.policy.rng", "actor.1.n_step.0.open", "replay.limiter.sampled"] {
+    for name in [
+        "actor.1.envs",
+        "actor.0.policy.rng",
+        "actor.1.stream.0.stored.n_step.open",
+        "replay.stored.limiter.sampled",
+    ] {
         assert!(names.contains(&name), "no {name} in {names:?}");
     }
     trainer.release();

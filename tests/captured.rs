@@ -11,7 +11,7 @@ use rl_learn::{
     ActionSpace, Agent, Device, Dtype, Learner, LearnerSettings, MemoryState, Piece, Precision, Rng, Schema,
     Spaces, device,
 };
-use rl_replay::{Prioritized, Replay};
+use rl_replay::{Prioritized, Replay, TransitionReader};
 use serde_json::json;
 
 const ROWS: usize = 16;
@@ -92,7 +92,7 @@ impl Run {
             };
             Learner::on_device(DeviceReplay::new(&settings, &replay, &mut rng, device).unwrap())
         } else {
-            Learner::new(replay.sampler(), ROWS, true, rng, device)
+            Learner::new(TransitionReader::of_rows(replay.sampler()).unwrap(), ROWS, true, rng, device)
         };
         let learner = learner.with(settings).unwrap();
         fill(&replay, name, 150, 0);
@@ -206,7 +206,13 @@ fn bf16_learns_nearly_the_same_and_keeps_f32_state() {
 #[test]
 fn tf32_is_refused_on_a_cpu() {
     let replay = Replay::builder(schema("dqn")).capacity(8).build().unwrap();
-    let learner = Learner::new(replay.sampler(), 4, false, Rng::seed_from_u64(0), Device::Cpu);
+    let learner = Learner::new(
+        TransitionReader::of_rows(replay.sampler()).unwrap(),
+        4,
+        false,
+        Rng::seed_from_u64(0),
+        Device::Cpu,
+    );
     let settings = LearnerSettings { precision: Precision::Tf32, ..LearnerSettings::default() };
     let why = learner.with(&settings).unwrap_err();
     assert!(why.contains("tf32") && !why.contains('\n'), "{why}");

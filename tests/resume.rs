@@ -80,9 +80,12 @@ fn dqn_goes_on_as_if_it_had_never_stopped() {
     // What the test is to cover was there: a buffer that went round several times, and learning.
     let state = state(&latest(&folder.path().join("whole")));
     let count = |name: &str| i64::from_le_bytes(state[name][..].try_into().expect("one number"));
-    assert!(count("replay.inserted") > 5 * count("replay.capacity"));
+    assert!(count("replay.stored.inserted") > 5 * count("replay.stored.capacity"));
     assert!(count("learner.updates") > 1000);
-    assert!(state.contains_key("n_step.2.open") && state.contains_key("replay.sampler.priorities"));
+    assert!(
+        state.contains_key("stream.2.stored.n_step.open")
+            && state.contains_key("replay.stored.sampler.priorities")
+    );
 }
 
 #[test]

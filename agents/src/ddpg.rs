@@ -182,8 +182,13 @@ struct Noisy {
     rng: Rng,
 }
 
+/// Stacks of vectors `[B, k, O]` as vectors `[B, k · O]`; vectors as they are.
+fn vectors(obs: &Tensor) -> Tensor {
+    if obs.dim() == 2 { obs.shallow_clone() } else { obs.flatten(1, -1) }
+}
+
 impl Noisy {
-    /// Actions for `obs` `[E, O]`: f32 `[E, A]` on the CPU. `actor` and `range` are on `device`.
+    /// Actions for `obs` `[E, O]` or `[E, k, O]`: f32 `[E, A]` on the CPU. `actor` and `range` are on `device`.
     fn act(
         &mut self,
         actor: &Actor,
@@ -192,6 +197,7 @@ impl Noisy {
         obs: &Tensor,
         mode: Mode,
     ) -> Result<Tensor, AgentError> {
+        let obs = &vectors(obs);
         let (rows, dimensions) = (obs.size()[0] as usize, range.scale.size()[0]);
         let shape = [rows as i64, dimensions];
         let unit = match mode {
@@ -271,7 +277,8 @@ impl AlgoConfig for DdpgConfig {
         if low.iter().chain(high).any(|bound| !bound.is_finite()) {
             return refuse("ddpg needs bounded actions and this environment's have an infinite bound");
         }
-        if spaces.obs_dtype != Dtype::F32 || spaces.obs_shape.len() != 1 {
+        // A stack of vectors is a longer one.
+        if spaces.obs_dtype != Dtype::F32 || !(1..=2).contains(&spaces.obs_shape.len()) {
             return refuse(
                 "ddpg needs vectors of f32 as observations and this environment's are others; use --algo dqn",
             );
@@ -332,7 +339,7 @@ impl Agent for Ddpg {
     }
 
     fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
-        let (obs, next_obs) = (&batch["obs"], &batch["next_obs"]);
+        let (obs, next_obs) = (&vectors(&batch["obs"]), &vectors(&batch["next_obs"]));
         let action = (&batch["action"] - &self.range.bias) / &self.range.scale;
 
         // Critic: minimize the weighted loss of y − Q(s, a).

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rl_learn::loss::{Loss, TdLoss, argmax, bootstrap, td_loss};
 use rl_learn::target::TargetPair;
 use rl_learn::{
-    ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Kind, MiniBatch, Mlp,
+    ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Dtype, Kind, MiniBatch, Mlp,
     MlpConfig, Mode, Module, Optimizer, OptimizerConfig, Phase, Policy, Rng, Role, Schedule, Spaces,
     StateError, StateVisitor, Tensor, Update, Variant, no_grad, parameters, scalar, scope, value,
     visit_module, walk_under,
@@ -24,7 +24,8 @@ const WITH_TARGET: Variant = Variant(1);
 #[serde(deny_unknown_fields)]
 pub struct DqnConfig {
     /// What stands before the hidden layers: "mlp" (nothing), or the convolutions of "nature-cnn" (images [C, H, W] of bytes; Mnih et
-    /// al. 2015) or of "minatar-cnn" (images [H, W, C] of zeros and ones; Young and Tian 2019).
+    /// al. 2015) or of "minatar-cnn" (images [H, W, C] of zeros and ones; Young and Tian 2019), or of stacks of such images. "auto" is
+    /// "nature-cnn" for 84 x 84 images of bytes, "minatar-cnn" for 10 x 10 ones, and "mlp" otherwise.
     pub network: Network,
     /// Width of each hidden layer of the Q-network.
     pub hidden: Vec<i64>,
@@ -58,6 +59,8 @@ pub struct DqnConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
+    /// What goes with the observations' shape.
+    Auto,
     /// Nothing: observations are vectors, or are flattened.
     Mlp,
     /// Three convolutions over stacked frames.
@@ -67,20 +70,38 @@ pub enum Network {
 }
 
 impl Network {
+    /// The network that is meant for observations of `spaces`.
+    fn choose(self, spaces: &Spaces) -> Self {
+        match (self, &spaces.obs_shape[..]) {
+            // [C, H, W], or a stack of such.
+            (Network::Auto, [_, 84, 84] | [_, _, 84, 84]) if spaces.obs_dtype == Dtype::U8 => {
+                Network::NatureCnn
+            }
+            // [H, W, C], or a stack of such.
+            (Network::Auto, [10, 10, _] | [_, 10, 10, _]) => Network::MinatarCnn,
+            (Network::Auto, _) => Network::Mlp,
+            (chosen, _) => chosen,
+        }
+    }
+
     /// The convolutions over observations of `spaces`, if there are any.
     fn convolutions(self, spaces: &Spaces) -> Result<Option<ConvNetConfig>, String> {
-        let (make, name): (fn([i64; 3]) -> ConvNetConfig, _) = match self {
-            Network::Mlp => return Ok(None),
+        let (make, name): (fn([i64; 3]) -> ConvNetConfig, _) = match self.choose(spaces) {
+            Network::Auto | Network::Mlp => return Ok(None),
             Network::NatureCnn => (ConvNetConfig::nature, "nature-cnn"),
             Network::MinatarCnn => (ConvNetConfig::minatar, "minatar-cnn"),
         };
-        let [a, b, c] = spaces.obs_shape[..] else {
-            return Err(format!(
-                "agent.network is \"{name}\", which looks at images, and observations are {:?}; use \"mlp\"",
-                spaces.obs_shape
-            ));
+        let (stack, [a, b, c]) = match spaces.obs_shape[..] {
+            [a, b, c] => (1, [a, b, c]),
+            [stack, a, b, c] => (stack, [a, b, c]),
+            _ => {
+                return Err(format!(
+                    "agent.network is \"{name}\", which looks at images, and observations are {:?}; use \"mlp\"",
+                    spaces.obs_shape
+                ));
+            }
         };
-        let config = make([a as i64, b as i64, c as i64]);
+        let config = make([a as i64, b as i64, c as i64]).stacked(stack as i64);
         match config.features() {
             Ok(_) => Ok(Some(config)),
             Err(why) => Err(format!("agent.network is \"{name}\": {why}")),
@@ -91,7 +112,7 @@ impl Network {
 impl Default for DqnConfig {
     fn default() -> Self {
         Self {
-            network: Network::Mlp,
+            network: Network::Auto,
             hidden: vec![256, 256],
             activation: Activation::Relu,
             dueling: false,
@@ -142,13 +163,25 @@ impl QNetwork {
 
     /// `[B, …]` → `[B, n]`.
     fn forward(&self, obs: &Tensor) -> Tensor {
-        let features = match &self.convolutions {
-            Some(convolutions) => convolutions.forward(obs),
+        self.values(&self.see(obs))
+    }
+
+    /// Observations as the first layer takes them, the same for every network of one configuration.
+    fn see(&self, obs: &Tensor) -> Tensor {
+        match &self.convolutions {
+            Some(convolutions) => convolutions.images(obs),
             // A cast to the same type is a call all the same.
             None if obs.dim() == 2 && obs.kind() == Kind::Float => obs.shallow_clone(),
             None => obs.flatten(1, -1).to_kind(Kind::Float),
+        }
+    }
+
+    /// Q of what was [seen](Self::see): `[B, n]`.
+    fn values(&self, seen: &Tensor) -> Tensor {
+        let out = match &self.convolutions {
+            Some(convolutions) => self.mlp.forward(&convolutions.features(seen), Phase::Train),
+            None => self.mlp.forward(seen, Phase::Train),
         };
-        let out = self.mlp.forward(&features, Phase::Train);
         if !self.dueling {
             return out;
         }
@@ -300,11 +333,11 @@ impl Agent for Dqn {
     }
 
     fn update(&self, batch: &MiniBatch, variant: Variant) -> Result<Update, AgentError> {
-        let next_obs = &batch["next_obs"];
         // y = r + discount · Q′(s′, a*), where a* maximizes Q′, or Q for double Q-learning.
         let target = no_grad(|| {
-            let chooser = self.config.double.then(|| self.online.forward(next_obs));
-            let next_q = self.target.forward(next_obs);
+            let next = self.online.see(&batch["next_obs"]);
+            let chooser = self.config.double.then(|| self.online.values(&next));
+            let next_q = self.target.values(&next);
             bootstrap(&batch["reward"], &batch["discount"], &next_q, chooser.as_ref())
         })?;
         let q = self.online.forward(&batch["obs"]);

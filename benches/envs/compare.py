@@ -62,6 +62,9 @@ def variants(env, rl_train, python):
     threads = [1] if CORES == 1 else [1, CORES]
     made = [(f"rl-envs, {of(n)}", [*ours, "--threads", str(n)]) for n in threads]
     made += [(f"EnvPool, {of(n)}", [*peer, "--peer", "envpool", "--threads", str(n)]) for n in threads]
+    # The same Python environments from Rust and from a loop in Python; the first needs a binary built with the feature python.
+    bridge = [rl_train, "bench", "env", "--env", f"gym:{env}", "--envs", str(ENVS), "--serve"]
+    made += [("Python bridge, gym:ID", bridge), ("Gymnasium, plain loop", [*peer, "--peer", "gymnasium-loop"])]
     names = {"vector": "vectorized by hand", "sync": "SyncVectorEnv", "async": "AsyncVectorEnv"}
     made += [(f"Gymnasium, {names[m]}", [*peer, "--peer", f"gymnasium-{m}"]) for m in names]
     return [Variant(name, command) for name, command in made]

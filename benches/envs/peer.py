@@ -1,6 +1,6 @@
 """Steps the environments of another library for compare.py, as `rl-train bench env --serve` steps ours.
 
-    python peer.py --peer gymnasium-sync|gymnasium-async|gymnasium-vector|envpool --env ID --envs N --threads T
+    python peer.py --peer gymnasium-loop|gymnasium-sync|gymnasium-async|gymnasium-vector|envpool --env ID --envs N --threads T
 
 It says `ready VERSION`, or `cannot REASON` and ends. Each line `window SECONDS` makes it step that long under random actions,
 drawn in advance, and answer with environment steps a second and the median duration of a step of all environments in µs. In
@@ -37,6 +37,36 @@ def gymnasium_vector(mode):
     return make
 
 
+class Loop:
+    """Single environments, stepped by a plain loop and reset when their episode ends: what the Python bridge is compared with."""
+
+    def __init__(self, env, count):
+        import gymnasium
+
+        self.envs = [gymnasium.make(env) for _ in range(count)]
+
+    def reset(self):
+        for env in self.envs:
+            env.reset()
+
+    def step(self, actions):
+        for env, action in zip(self.envs, actions):
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+    def close(self):
+        for env in self.envs:
+            env.close()
+
+
+def gymnasium_loop(args):
+    import gymnasium
+
+    envs = Loop(args.env, args.envs)
+    return envs, envs.envs[0].action_space, gymnasium.__version__
+
+
 def envpool(args):
     import envpool as library
 
@@ -47,6 +77,7 @@ def envpool(args):
 
 
 PEERS = {
+    "gymnasium-loop": gymnasium_loop,
     "gymnasium-sync": gymnasium_vector("sync"),
     "gymnasium-async": gymnasium_vector("async"),
     "gymnasium-vector": gymnasium_vector("vector_entry_point"),
@@ -70,6 +101,9 @@ def main():
         if args.peer == "envpool":
             kind = np.int32 if hasattr(space, "n") else np.float32
             actions = [action.astype(kind) for action in actions]
+        if args.peer == "gymnasium-loop" and hasattr(space, "n"):
+            # Python's integers, which are the faster ones.
+            actions = [action.tolist() for action in actions]
         for action in actions:
             envs.step(action)
     except Exception as e:  # Whatever keeps it from running is for the table to say.

@@ -1,6 +1,6 @@
 //! The loop over environments of one type.
 
-use crate::{Action, Actions, Env, EnvError, ObsMut, Outcome};
+use crate::{Action, Actions, Env, EnvError, ObsMut, Outcome, Scene};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,6 +24,28 @@ pub(crate) trait Batch: Send {
 
     /// Resets each from its seed. Returns the first failure.
     fn reset(&mut self, seeds: &mut dyn Iterator<Item = u64>, obs: ObsMut<'_>) -> Option<Failure>;
+
+    /// Begins a new episode in each environment that could not go on with what it [loaded](Env::load) last, writes its first
+    /// observation to its row of `obs`, and says so in `restarted`, which comes with nothing but false. Returns the first
+    /// failure. Most can always go on.
+    fn restart(&mut self, _obs: ObsMut<'_>, _restarted: &mut [bool]) -> Option<Failure> {
+        None
+    }
+
+    /// Whether the last step of number `index` was none, but only began its next episode.
+    fn skipped(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// A drawing of number `index`.
+    fn draw(&self, index: usize) -> Result<Scene, EnvError> {
+        self.env(index).draw()
+    }
+
+    /// Whether it can be cut into pieces for threads.
+    fn splits(&self) -> bool {
+        true
+    }
 
     /// Cuts off the environments from `index` on.
     fn split_off(&mut self, index: usize) -> Box<dyn Batch>;

@@ -76,6 +76,14 @@ pub trait Env: Send {
 
     /// A drawing of the present state; `None` when the environment cannot be drawn.
     fn scene(&self) -> Option<Scene>;
+
+    /// The same drawing, or why there is none.
+    ///
+    /// # Errors
+    /// [`EnvError::NoDrawing`]; of a Python environment what it says.
+    fn draw(&self) -> Result<Scene, EnvError> {
+        self.scene().ok_or_else(|| EnvError::NoDrawing { env: self.spec().id.clone() })
+    }
 }
 
 /// A boxed environment is an environment, so that wrappers also go around those of [`make`](crate::make).
@@ -102,5 +110,9 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn scene(&self) -> Option<Scene> {
         (**self).scene()
+    }
+
+    fn draw(&self) -> Result<Scene, EnvError> {
+        (**self).draw()
     }
 }

@@ -164,6 +164,20 @@ pub enum EnvError {
         /// What is missing, and what brings it.
         why: String,
     },
+    /// What Python, or an environment in it, says.
+    #[error("{env}: {message}")]
+    Python {
+        /// The environment's id.
+        env: String,
+        /// The last line of the traceback and where it happened, or what is to be done.
+        message: String,
+    },
+    /// There is no picture of the environment.
+    #[error("{env} has no drawing")]
+    NoDrawing {
+        /// The environment's id.
+        env: String,
+    },
     /// An error of one environment of several.
     #[error("environment {index}: {source}")]
     At {

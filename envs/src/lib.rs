@@ -44,6 +44,8 @@ mod mountain_car_continuous;
 pub mod mujoco;
 mod observation;
 mod pendulum;
+#[cfg(feature = "python")]
+mod python;
 mod registry;
 mod rows;
 mod scene;
@@ -65,7 +67,7 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use observation::{Obs, ObsMut};
 pub use pendulum::Pendulum;
-pub use registry::{Listing, listings, make, register, specs};
+pub use registry::{Listing, PYTHON, listings, make, make_drawn, register, specs};
 pub use scene::{Rgb, Scene, Shape};
 pub use space::{Dtype, Space};
 pub use time_limit::TimeLimit;

@@ -39,6 +39,16 @@ impl<'a> ObsMut<'a> {
         }
     }
 
+    /// Row number `index` of rows of `elements`.
+    #[cfg(feature = "python")]
+    pub(crate) fn row(&mut self, index: usize, elements: usize) -> ObsMut<'_> {
+        let range = index * elements..(index + 1) * elements;
+        match self {
+            ObsMut::F32(out) => ObsMut::F32(&mut out[range]),
+            ObsMut::U8(out) => ObsMut::U8(&mut out[range]),
+        }
+    }
+
     /// The memory as the f32 elements of one observation of `spec`.
     ///
     /// # Errors

@@ -211,20 +211,70 @@ fn build(entry: &Entry) -> Result<Build, EnvError> {
 
 /// The environment called `id`, with a [`TimeLimit`] around it if its spec has one. It waits for its first reset.
 ///
+/// Ids that begin with `gym:`, `gym-vec:` or `atari:` are Python's, and need the feature `python`; `docs/environments.md`
+/// says what stands after it.
+///
 /// # Errors
 /// [`EnvError::Unknown`] when none has that id; it names the nearest one. [`EnvError::NotBuilt`] when it needs a feature
-/// that is off, [`EnvError::Unavailable`] when something is missing on this machine.
+/// that is off, [`EnvError::Unavailable`] when something is missing on this machine, [`EnvError::Python`] with what Python says.
 pub fn make(id: &str) -> Result<Box<dyn Env>, EnvError> {
     if let Some(entry) = ENTRIES.iter().find(|entry| entry.id == id) {
         return (build(entry)?.one)();
     }
+    if let Some(result) = bridged(id, |id| python_env(id, false)) {
+        return result;
+    }
     registered(id).map(|new| one(new())).ok_or_else(|| unknown(id))
+}
+
+/// The environment called `id`, as [`make`] gives it, ready to be [drawn](Env::draw). Those of this crate always are; Python's
+/// get the render mode that gives pictures, unless the id asks for another.
+///
+/// # Errors
+/// Those of [`make`].
+pub fn make_drawn(id: &str) -> Result<Box<dyn Env>, EnvError> {
+    bridged(id, |id| python_env(id, true)).unwrap_or_else(|| make(id))
+}
+
+/// Whether environments of Python's can be made: the feature `python` is on.
+pub const PYTHON: bool = cfg!(feature = "python");
+
+/// What stands before the colon of ids of Python's environments.
+const BRIDGES: [&str; 3] = ["gym", "gym-vec", "atari"];
+
+/// What `make` makes of `id`, if it is one of Python's.
+fn bridged<T>(id: &str, make: impl FnOnce(&str) -> Result<T, EnvError>) -> Option<Result<T, EnvError>> {
+    let (scheme, _) = id.split_once(':')?;
+    BRIDGES.contains(&scheme).then(|| make(id))
+}
+
+#[cfg(feature = "python")]
+fn python_env(id: &str, draw: bool) -> Result<Box<dyn Env>, EnvError> {
+    crate::python::make(id, draw)
+}
+
+#[cfg(feature = "python")]
+fn python_batch(id: &str, n: usize) -> Result<Box<dyn Batch>, EnvError> {
+    crate::python::make_batch(id, n)
+}
+
+#[cfg(not(feature = "python"))]
+fn python_env(id: &str, _draw: bool) -> Result<Box<dyn Env>, EnvError> {
+    Err(EnvError::NotBuilt { env: id.to_string(), feature: "python".to_string() })
+}
+
+#[cfg(not(feature = "python"))]
+fn python_batch(id: &str, _n: usize) -> Result<Box<dyn Batch>, EnvError> {
+    Err(EnvError::NotBuilt { env: id.to_string(), feature: "python".to_string() })
 }
 
 /// `n` environments called `id`, as [`make`] gives them.
 pub(crate) fn make_batch(id: &str, n: usize) -> Result<Box<dyn Batch>, EnvError> {
     if let Some(entry) = ENTRIES.iter().find(|entry| entry.id == id) {
         return (build(entry)?.many)(n);
+    }
+    if let Some(result) = bridged(id, |id| python_batch(id, n)) {
+        return result;
     }
     registered(id).map(|new| many(n, new)).ok_or_else(|| unknown(id))
 }

@@ -48,6 +48,15 @@ pub enum Shape {
         /// Fill.
         color: Rgb,
     },
+    /// Pixels over the whole of the scene.
+    Picture {
+        /// Pixels in a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Red, green and blue of each pixel, row after row from the top: `height` · `width` · 3 bytes.
+        rgb: Vec<u8>,
+    },
 }
 
 impl Shape {

@@ -4,7 +4,7 @@ use crate::batch::{Batch, Failure, Memory};
 use crate::episode::{decode, encode};
 use crate::rows::{Rows, SavedRows};
 use crate::workers::{Job, Workers};
-use crate::{Actions, Env, EnvError, EnvSpec, Obs, Outcome, Space, registry};
+use crate::{Actions, Env, EnvError, EnvSpec, Obs, Outcome, Scene, Space, registry};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::SplitMix64;
 
@@ -49,6 +49,8 @@ pub struct VecEnv {
     outcomes: Vec<Outcome>,
     /// Why it must not be stepped.
     failure: Option<EnvError>,
+    /// Those that could not go on with what was loaded last.
+    restarted: Vec<bool>,
 }
 
 /// The environments of one thread.
@@ -165,7 +167,7 @@ impl VecEnv {
         Self::of(Box::new(envs))
     }
 
-    fn of(envs: Box<dyn Batch>) -> Result<Self, EnvError> {
+    pub(crate) fn of(envs: Box<dyn Batch>) -> Result<Self, EnvError> {
         let len = envs.len();
         if len == 0 {
             return Err(EnvError::NoEnvs);
@@ -185,13 +187,14 @@ impl VecEnv {
             ended: Rows::new(dtype, len * obs_elements),
             outcomes: vec![Outcome::default(); len],
             failure: None,
+            restarted: vec![false; len],
             spec,
         })
     }
 
     /// The same environments, stepped on `threads` threads, the caller's one of them; 0 means as many as the machine has
-    /// cores. More than there are environments are not started. States, observations and what is saved are the same as
-    /// without.
+    /// cores. More than there are environments are not started, and none for environments that are stepped by one call into
+    /// Python. States, observations and what is saved are the same as without.
     ///
     /// # Errors
     /// [`EnvError::Threads`] when the system gives none; the environments are gone then.
@@ -208,6 +211,7 @@ impl VecEnv {
             });
         }
         let mut rest = rest.expect("there is always a part");
+        let threads = if rest.splits() { threads } else { 1 };
         for index in (1..threads).rev() {
             let first = self.len * index / threads;
             self.parts.push(Some(Box::new(Part::new(first, rest.split_off(first)))));
@@ -369,15 +373,49 @@ impl VecEnv {
         &self.outcomes
     }
 
-    /// Environment `index`, to look at it or draw it.
+    /// Whether the last step of environment `env` was none: it ignored its action and began the next episode, as some of Python's vector
+    /// environments do (Gymnasium calls it NEXT_STEP). Its outcome is that of no step, [`obs`](VecEnv::obs) has the first
+    /// observation of the new episode, and no transition leads there: none may be stored. Environments of this crate never do that.
+    ///
+    /// # Panics
+    /// When there is no environment `env`.
+    pub fn skipped(&self, env: usize) -> bool {
+        let part = self.part(env);
+        part.envs.skipped(env - part.first)
+    }
+
+    /// Which environments could not go on with the episode that was [loaded](VecEnv::load) last and have begun a new one: those of Python
+    /// that cannot be saved. [`obs`](VecEnv::obs) has the first observation of that, and no transition leads to it from what was seen of the
+    /// old episode.
+    pub fn restarted(&self) -> &[bool] {
+        &self.restarted
+    }
+
+    /// A drawing of environment `index`.
+    ///
+    /// # Errors
+    /// [`EnvError::NoDrawing`] when it has none; of a Python environment what it says.
+    ///
+    /// # Panics
+    /// When there is no environment `index`.
+    pub fn draw(&self, index: usize) -> Result<Scene, EnvError> {
+        let part = self.part(index);
+        part.envs.draw(index - part.first)
+    }
+
+    /// Environment `index`, to look at it.
     ///
     /// # Panics
     /// When there is none.
     pub fn env(&self, index: usize) -> &dyn Env {
-        let part =
-            self.parts().take_while(|part| part.first <= index).last().expect("the first part starts at 0");
-        assert!(index < self.len, "there are {} environments; number {index} was asked for", self.len);
+        let part = self.part(index);
         part.envs.env(index - part.first)
+    }
+
+    /// The part that environment `index` is in.
+    fn part(&self, index: usize) -> &Part {
+        assert!(index < self.len, "there are {} environments; number {index} was asked for", self.len);
+        self.parts().take_while(|part| part.first <= index).last().expect("the first part starts at 0")
     }
 
     fn env_mut(&mut self, index: usize) -> &mut dyn Env {
@@ -398,7 +436,8 @@ impl VecEnv {
         encode(&self.spec, &(envs, rows(&self.obs), rows(&self.ended), &self.outcomes))
     }
 
-    /// Goes back to a saved state. What failed before may then be stepped again, unless it panicked.
+    /// Goes back to a saved state. What failed before may then be stepped again, unless it panicked. Python's environments
+    /// cannot all go back; [`restarted`](VecEnv::restarted) says which.
     ///
     /// # Errors
     /// [`EnvError::Saved`] when the bytes are not from [`save`](VecEnv::save) of as many environments of the same kind; if
@@ -430,7 +469,28 @@ impl VecEnv {
         ended.copy_to(self.ended.view_mut());
         self.outcomes = outcomes;
         self.failure = self.failure.take().filter(panicked);
-        Ok(())
+        self.restart()
+    }
+
+    /// Begins a new episode where the loaded one cannot be gone on with.
+    fn restart(&mut self) -> Result<(), EnvError> {
+        self.restarted.fill(false);
+        for part in self.parts.iter_mut().flatten() {
+            let mut obs = self.obs.split_off(part.first * self.obs_elements);
+            let rest = obs.split_off(part.envs.len() * self.obs_elements);
+            let restarted = &mut self.restarted[part.first..][..part.envs.len()];
+            let failure = part.envs.restart(obs.view_mut(), restarted);
+            obs.unsplit(rest);
+            self.obs.unsplit(obs);
+            if let Some(Failure { index, error }) = failure {
+                self.failure = Some(at(part.first + index, error));
+            }
+        }
+        for (outcome, _) in self.outcomes.iter_mut().zip(&self.restarted).filter(|(_, restarted)| **restarted)
+        {
+            *outcome = Outcome::default();
+        }
+        self.failure.clone().filter(|error| !panicked(error)).map_or(Ok(()), Err)
     }
 
     fn f32<'a>(&self, obs: Obs<'a>) -> &'a [f32] {

@@ -30,6 +30,8 @@ pub struct ConvLayer {
 pub struct ConvNetConfig {
     /// One image, as `layout` says.
     pub image: [i64; 3],
+    /// Images that are seen at once, as more channels: k for inputs of `[B, k, …]`; 1 for inputs of `[B, …]`.
+    pub stack: i64,
     /// Where an image has its channels.
     pub layout: ImageLayout,
     /// What every value is multiplied by on the way in.
@@ -45,6 +47,7 @@ impl ConvNetConfig {
         let layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)];
         Self {
             image,
+            stack: 1,
             layout: ImageLayout::ChannelsFirst,
             scale: 1.0 / 255.0,
             layers: layers.map(|(channels, kernel, stride)| ConvLayer { channels, kernel, stride }).to_vec(),
@@ -54,14 +57,19 @@ impl ConvNetConfig {
     /// The convolution of Young and Tian 2019, "MinAtar" (section 3): 16 of 3 × 3, over `image` `[H, W, C]` of zeros and ones.
     pub fn minatar(image: [i64; 3]) -> Self {
         let layers = vec![ConvLayer { channels: 16, kernel: 3, stride: 1 }];
-        Self { image, layout: ImageLayout::ChannelsLast, scale: 1.0, layers }
+        Self { image, stack: 1, layout: ImageLayout::ChannelsLast, scale: 1.0, layers }
+    }
+
+    /// The same over stacks of `stack` images.
+    pub fn stacked(self, stack: i64) -> Self {
+        Self { stack, ..self }
     }
 
     fn channels_height_width(&self) -> [i64; 3] {
         let [a, b, c] = self.image;
         match self.layout {
-            ImageLayout::ChannelsFirst => [a, b, c],
-            ImageLayout::ChannelsLast => [c, a, b],
+            ImageLayout::ChannelsFirst => [self.stack * a, b, c],
+            ImageLayout::ChannelsLast => [self.stack * c, a, b],
         }
     }
 
@@ -116,19 +124,44 @@ impl ConvNet {
         Ok(Self { config, layers })
     }
 
-    /// `[B, …]` images of any dtype → `[B, features]`, f32.
+    /// `[B, …]` images of any dtype, `[B, k, …]` of stacks → `[B, features]`, f32.
     ///
     /// # Panics
     /// When `images` has another shape or device.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let images = match self.config.layout {
-            ImageLayout::ChannelsFirst => images.shallow_clone(),
-            ImageLayout::ChannelsLast => images.permute([0, 3, 1, 2]),
+        self.features(&self.images(images))
+    }
+
+    /// What [`features`](Self::features) takes of `images`: `[B, k · C, H, W]`, f32, scaled. For several networks that look at the same.
+    ///
+    /// # Panics
+    /// When `images` has another shape.
+    pub fn images(&self, images: &Tensor) -> Tensor {
+        let images = match (self.config.layout, self.config.stack) {
+            (ImageLayout::ChannelsFirst, 1) => images.shallow_clone(),
+            // A view, also of a part of a longer stack.
+            (ImageLayout::ChannelsFirst, _) => images.flatten(1, 2),
+            (ImageLayout::ChannelsLast, 1) => images.permute([0, 3, 1, 2]),
+            (ImageLayout::ChannelsLast, _) => images.permute([0, 1, 4, 2, 3]).flatten(1, 2),
         };
         let mut x = images.to_kind(Kind::Float);
         if self.config.scale != 1.0 {
-            x *= self.config.scale;
+            // What was f32 before is the caller's.
+            x = if images.kind() == Kind::Float {
+                x * self.config.scale
+            } else {
+                x.g_mul_scalar_(self.config.scale)
+            };
         }
+        x
+    }
+
+    /// The features of [`images`](Self::images).
+    ///
+    /// # Panics
+    /// When they have another shape, dtype or device.
+    pub fn features(&self, images: &Tensor) -> Tensor {
+        let mut x = images.shallow_clone();
         for layer in &self.layers {
             x = layer.forward(&x).relu();
         }
@@ -178,6 +211,50 @@ mod tests {
             Tensor::arange(3 * 600, (Kind::Float, Device::Cpu)).remainder(2.0).reshape([3, 10, 10, 6]);
         let moved = images.permute([0, 3, 1, 2]);
         assert!(last.forward(&images).allclose(&first.forward(&moved), 1e-6, 1e-7, false));
+    }
+
+    /// k images of C channels are one of k · C, the oldest image's channels first.
+    #[test]
+    fn a_stack_is_more_channels() {
+        for (config, image) in [
+            (ConvNetConfig::nature([2, 36, 40]), [2, 36, 40]),
+            (ConvNetConfig::minatar([10, 12, 2]), [10, 12, 2]),
+        ] {
+            let stacked =
+                ConvNet::new(config.clone().stacked(3), &mut Rng::seed_from_u64(1), Device::Cpu).unwrap();
+            let channels: i64 = config.channels_height_width()[0] * 3;
+            let [_, height, width] = config.channels_height_width();
+            let flat = ConvNetConfig {
+                image: [channels, height, width],
+                layout: ImageLayout::ChannelsFirst,
+                ..config.clone()
+            };
+            let flat = ConvNet::new(flat, &mut Rng::seed_from_u64(1), Device::Cpu).unwrap();
+            let count: i64 = image.iter().product::<i64>() * 5 * 4;
+            // Of stacks that overlap in a window of four images, as the replay buffer gives them.
+            let window =
+                Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(251).to_kind(Kind::Uint8);
+            let window = window.reshape([&[5, 4][..], &image].concat());
+            for start in 0..2 {
+                let images = window.narrow(1, start, 3);
+                let moved = match config.layout {
+                    ImageLayout::ChannelsFirst => images.copy(),
+                    ImageLayout::ChannelsLast => images.permute([0, 1, 4, 2, 3]),
+                };
+                let moved = moved.contiguous().view([5, channels, height, width]);
+                assert!(stacked.forward(&images).allclose(&flat.forward(&moved), 1e-5, 1e-5, false));
+            }
+        }
+    }
+
+    /// Images that are f32 already are read and not written.
+    #[test]
+    fn what_is_looked_at_stays_as_it_is() {
+        let net = ConvNet::new(ConvNetConfig::nature([1, 36, 36]), &mut Rng::seed_from_u64(1), Device::Cpu)
+            .unwrap();
+        let images = Tensor::ones([2, 1, 36, 36], (Kind::Float, Device::Cpu));
+        let _ = net.forward(&images);
+        assert_eq!(images.min().double_value(&[]), 1.0);
     }
 
     #[test]

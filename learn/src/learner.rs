@@ -11,7 +11,7 @@ use crate::profile;
 use crate::shim::{ShimError, cuda};
 use host::HostSource;
 use rl_minibatch::{Rng, StateError, StateVisitor, scalar, scope};
-use rl_replay::{Reader, ReplayError};
+use rl_replay::{ReplayError, TransitionReader};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -62,9 +62,9 @@ enum Source {
 }
 
 impl Learner {
-    /// A learner of batches of `rows` rows from `reader`'s buffer, staged for `device`, each drawn when it is needed. `prioritized` says
+    /// A learner of batches of `rows` transitions from `reader`'s buffer, staged for `device`, each drawn when it is needed. `prioritized` says
     /// whether the buffer's sampler keeps priorities; `rng` decides the draws.
-    pub fn new(reader: Reader, rows: usize, prioritized: bool, rng: Rng, device: Device) -> Self {
+    pub fn new(reader: TransitionReader, rows: usize, prioritized: bool, rng: Rng, device: Device) -> Self {
         Self::of(Source::Host(Box::new(HostSource::new(reader, rows, prioritized, rng, device))), device)
     }
 
@@ -129,6 +129,14 @@ impl Learner {
         match &mut self.source {
             Source::Host(_) => None,
             Source::Device(replay) => Some(replay),
+        }
+    }
+
+    /// Bytes of the buffer that is on the learner's device; 0 where it is on the host.
+    pub fn device_bytes(&self) -> usize {
+        match &self.source {
+            Source::Host(_) => 0,
+            Source::Device(replay) => replay.memory_bytes(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::state::kind_of;
 use rl_minibatch::{BatchMut, Schema};
+use rl_replay::{ObsView, ObsViews};
 use std::ops::Index;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -68,8 +69,12 @@ pub struct Staging {
     rows: usize,
     /// Pinned; `None` on the CPU, where the batch itself is the host memory.
     host: Option<Columns>,
-    /// The bytes of `batch`.
+    /// The bytes of `columns` and `weight`.
     whole: Tensor,
+    /// As the schema has them.
+    columns: Vec<Tensor>,
+    weight: Tensor,
+    /// The same memory, as an algorithm sees it.
     batch: MiniBatch,
 }
 
@@ -118,11 +123,39 @@ impl Staging {
     /// # Panics
     /// When the memory cannot be had.
     pub fn new(schema: &Schema, rows: usize, device: Device) -> Self {
+        Self::seen_as(schema, rows, device, |columns| {
+            let columns = columns.iter().map(Tensor::shallow_clone);
+            schema.fields().iter().map(|f| f.name.clone()).zip(columns).collect()
+        })
+    }
+
+    /// As [`new`](Self::new), for batches of transitions, however they are stored: the batch has `obs` and `next_obs`, which are parts of the
+    /// columns that `views` tell, `[B, k, …]` of stacks of k observations and `[B, …]` else. Where the two overlap the memory is shared.
+    ///
+    /// # Panics
+    /// When the memory cannot be had, or the views are not of this schema.
+    pub fn of_transitions(schema: &Schema, views: ObsViews, rows: usize, device: Device) -> Self {
+        Self::seen_as(schema, rows, device, |columns| {
+            let others = schema.fields().iter().zip(columns).enumerate();
+            let others = others
+                .filter(|(i, _)| *i != views.obs.field && *i != views.next_obs.field)
+                .map(|(_, (f, column))| (f.name.clone(), column.shallow_clone()));
+            let observed = [("obs", views.obs), ("next_obs", views.next_obs)]
+                .map(|(name, view)| (name.to_string(), observations(&columns[view.field], view)));
+            observed.into_iter().chain(others).collect()
+        })
+    }
+
+    fn seen_as(
+        schema: &Schema,
+        rows: usize,
+        device: Device,
+        see: impl FnOnce(&[Tensor]) -> Vec<(String, Tensor)>,
+    ) -> Self {
         let host = (device != Device::Cpu).then(|| Columns::new(schema, rows, Device::Cpu, Some(device)));
         let Columns { whole, columns, weight } = Columns::new(schema, rows, device, None);
-        let names = schema.fields().iter().map(|f| f.name.clone());
-        let batch = MiniBatch::new(names.zip(columns).collect(), weight);
-        Self { schema: schema.clone(), rows, host, whole, batch }
+        let batch = MiniBatch::new(see(&columns), weight.shallow_clone());
+        Self { schema: schema.clone(), rows, host, whole, columns, weight, batch }
     }
 
     /// Rows of a batch.
@@ -139,7 +172,7 @@ impl Staging {
     pub fn host_mut(&mut self) -> (BatchMut<'_>, &mut [f32]) {
         let (columns, weight) = match &mut self.host {
             Some(host) => (&mut host.columns, &mut host.weight),
-            None => (&mut self.batch.columns, &mut self.batch.weight),
+            None => (&mut self.columns, &mut self.weight),
         };
         let columns = columns.iter_mut().zip(self.schema.fields()).map(|(tensor, field)| {
             // SAFETY: the tensor is contiguous CPU memory of exactly rows × row_bytes bytes, a part of `whole` that no other
@@ -173,6 +206,13 @@ impl Staging {
     pub(crate) fn batch(&self) -> &MiniBatch {
         &self.batch
     }
+}
+
+/// The part of a column that `view` tells; without the dimension of the stack where there is none.
+fn observations(column: &Tensor, view: ObsView) -> Tensor {
+    assert_eq!(column.size()[1], view.of as i64, "the views are of another schema");
+    let part = column.narrow(1, view.start as i64, view.len as i64);
+    if view.len == 1 { part.squeeze_dim(1) } else { part }
 }
 
 /// Rows of a schema in CPU tensors, pinned where they are to go to a GPU.

@@ -5,7 +5,7 @@ use rl_learn::{
     Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError,
     StateVisitor, Tensor, Update, Variant,
 };
-use rl_replay::{Prioritized, Replay};
+use rl_replay::{Prioritized, Replay, TransitionReader};
 use std::cell::RefCell;
 
 /// |δ| of a row is its observation; remembers the weights it was given.
@@ -55,7 +55,13 @@ fn replay(prioritized: bool) -> Replay {
 }
 
 fn learner(replay: &Replay, prioritized: bool) -> (Learner, Known) {
-    let learner = Learner::new(replay.sampler(), 16, prioritized, Rng::seed_from_u64(3), Device::Cpu);
+    let learner = Learner::new(
+        TransitionReader::of_rows(replay.sampler()).unwrap(),
+        16,
+        prioritized,
+        Rng::seed_from_u64(3),
+        Device::Cpu,
+    );
     (learner, Known { weights: RefCell::default(), seen: RefCell::default() })
 }
 

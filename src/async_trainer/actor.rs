@@ -100,14 +100,16 @@ impl Actor {
     fn act(&mut self, shared: &Shared) -> Result<Stopped> {
         while !shared.gate.asked() {
             let Some(env_steps) = shared.claim(self.rollout.len() as u64) else { return Ok(Stopped::Done) };
-            self.step(shared, env_steps)?;
-            shared.env_steps.fetch_add(self.rollout.len() as u64, Relaxed);
+            let stepped = self.step(shared, env_steps)?;
+            // Steps that were none are given back.
+            shared.claimed.fetch_sub(self.rollout.len() as u64 - stepped, Relaxed);
+            shared.env_steps.fetch_add(stepped, Relaxed);
         }
         Ok(Stopped::Asked)
     }
 
-    /// One step of each environment, from acting on its observation to its rows.
-    fn step(&mut self, shared: &Shared, env_steps: u64) -> Result<()> {
+    /// One step of each environment, from acting on its observation to its rows. Gives how many were stepped.
+    fn step(&mut self, shared: &Shared, env_steps: u64) -> Result<u64> {
         let failed = |e: &dyn std::fmt::Display| CommandError::Failed(e.to_string());
         let mode = acting_mode(&shared.config, env_steps);
         if mode != Mode::Random {
@@ -125,9 +127,9 @@ impl Actor {
         })
     }
 
-    /// Shows windows, environments and exploration. Not the weights: whoever goes on takes the newest there are.
+    /// Shows streams, environments and exploration. Not the weights: whoever goes on takes the newest there are.
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
-        self.rollout.visit_windows(visitor)?;
+        self.rollout.visit_streams(visitor)?;
         self.rollout.visit_envs(visitor)?;
         scope(visitor, "policy", |v| self.policy.visit(v))
     }

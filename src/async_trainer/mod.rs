@@ -18,9 +18,10 @@ mod gate;
 
 use crate::config::Config;
 use crate::error::{CommandError, Result, io};
+use crate::replay::{Buffer, rate_limiter};
 use crate::rollout::Rollout;
 use crate::training::{Account, Training, check_batch, diverged};
-use crate::wiring::{Stream, build_agent, build_learner, build_replay, rate_limiter, rng, schema, spaces};
+use crate::wiring::{Stream, build_agent_for, rng, spaces};
 use actor::{Actor, Shared};
 use gate::Ask;
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ use rl_learn::{
     Agent, Device, Learner, LearnerError, StateError, StateVisitor, WeightPublisher, publish_weights, scalar,
     scope,
 };
-use rl_replay::{RateLimiter, Replay, ReplayError, WhenLimited};
+use rl_replay::{RateLimiter, ReplayError, Transitions, WhenLimited};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{Builder, JoinHandle};
@@ -43,7 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub struct AsyncTrainer {
     shared: Arc<Shared>,
     limiter: RateLimiter,
-    replay: Replay,
+    buffer: Buffer,
     agent: Box<dyn Agent>,
     learner: Learner,
     publisher: WeightPublisher,
@@ -79,18 +80,17 @@ impl AsyncTrainer {
         let Some(first) = parts.first() else {
             return Err(CommandError::Usage("async mode needs an actor; raise train.actors".to_string()));
         };
-        let schema = schema(&spaces(first.spec())?)?;
-        let agent = build_agent(&config, device)?;
+        let spaces = spaces(first.spec())?;
+        let agent = build_agent_for(&config, &spaces, device)?;
         check_batch(&config, &*agent)?;
-        let replay = build_replay(&config, schema.clone())?;
-        let reader = replay.sampler().when_limited(WhenLimited::Timeout(LOOK_AGAIN));
-        let learner = build_learner(&config, &replay, reader, device)?;
+        let buffer = Buffer::new(&config, &spaces)?;
+        let learner = buffer.learner(&config, WhenLimited::Timeout(LOOK_AGAIN), device)?;
         // One number for each actor; a VecEnv makes a seed for each environment of it.
         let mut seeds = rng(config.seed, Stream::Envs);
         let mut rollouts = Vec::new();
         for mut envs in parts {
             envs.reset(seeds.next_u64())?;
-            rollouts.push(Rollout::new(&config, envs, &schema, replay.writer())?);
+            rollouts.push(Rollout::new(&config, envs, &buffer)?);
         }
         let exploring = |actor| agent.policy(rng(config.seed, Stream::Actor(actor as u32)));
         let policies = (0..rollouts.len()).map(exploring).collect::<Result<Vec<_>, _>>()?;
@@ -106,7 +106,7 @@ impl AsyncTrainer {
             actors: actors.collect(),
             limiter: rate_limiter(&config),
             shared: Arc::new(Shared::new(config)),
-            replay,
+            buffer,
             agent,
             learner,
             publisher,
@@ -117,8 +117,8 @@ impl AsyncTrainer {
     }
 
     /// The buffer, to be looked at.
-    pub fn replay(&self) -> &Replay {
-        &self.replay
+    pub fn replay(&self) -> &Transitions {
+        self.buffer.transitions().expect("in async mode it is on the host")
     }
 
     /// Steps that were made and are no rows yet. Waits for actors that act.
@@ -167,7 +167,7 @@ impl AsyncTrainer {
 
     /// Rows that the ratio asks to be drawn: what has been, and what is missing.
     fn due(&self) -> f64 {
-        let inserts = self.replay.inserted() as f64 - self.limiter.min_size as f64;
+        let inserts = self.buffer.inserted() as f64 - self.limiter.min_size as f64;
         inserts.max(0.0) * self.limiter.samples_per_insert
     }
 
@@ -177,7 +177,7 @@ impl AsyncTrainer {
 
     /// The account of steps, of which none may be lost or be there twice.
     fn check_account(&self) -> Result<(), StateError> {
-        let (env_steps, inserted, open) = (self.env_steps(), self.replay.inserted(), self.open_steps());
+        let (env_steps, inserted, open) = (self.env_steps(), self.buffer.inserted(), self.open_steps());
         if env_steps == inserted + open {
             return Ok(());
         }
@@ -234,6 +234,10 @@ impl Training for AsyncTrainer {
             }
         }
         Ok(())
+    }
+
+    fn replay_bytes(&self) -> u128 {
+        self.buffer.bytes()
     }
 
     fn env_steps(&self) -> u64 {
@@ -293,13 +297,16 @@ impl Training for AsyncTrainer {
         }
         scope(visitor, "agent", |v| self.agent.visit(v))?;
         scope(visitor, "learner", |v| self.learner.visit(v))?;
-        scope(visitor, "replay", |v| self.replay.visit(v))?;
+        scope(visitor, "replay", |v| self.buffer.visit(v))?;
         for (index, actor) in self.actors.iter().enumerate() {
             scope(visitor, &format!("actor.{index}"), |v| actor.lock().visit(v))?;
         }
         scope(visitor, "trainer", |v| {
             let mut env_steps = self.env_steps();
             scalar(v, "env_steps", &mut env_steps)?;
+            for actor in &self.actors {
+                env_steps -= actor.lock().rollout.take_forgotten().min(env_steps);
+            }
             self.shared.set_env_steps(env_steps);
             self.shared.updates.store(self.learner.updates(), Relaxed);
             self.shared.episodes.lock().visit(v)?;
@@ -313,7 +320,7 @@ impl Drop for AsyncTrainer {
     fn drop(&mut self) {
         self.shared.gate.ask(Ask::End);
         // Who waits to insert hears of it.
-        self.replay.close();
+        self.buffer.close();
         for thread in self.threads.drain(..) {
             // It cannot have panicked: that is caught, and was passed on if it was before the end.
             let _ = thread.join();

@@ -26,6 +26,10 @@ pub struct Config {
     pub algo: String,
     /// Environment; `rl-train list envs` names them.
     pub env: String,
+    /// Observations that the agent sees at once, stacked with the oldest first; before an episode's first one that one stands again. 1 for
+    /// the observation alone. Environments give single ones, and the replay buffer stores each once.
+    #[serde(default = "one")]
+    pub frame_stack: usize,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Environment steps to train for, over all environments together.
@@ -73,10 +77,14 @@ pub struct TrainConfig {
     pub ratio_error: u64,
     /// Environments stepped side by side.
     pub num_envs: usize,
-    /// Threads that step them, the one that learns included. The results are the same with any number; more than 1 pays for
-    /// costly environments only.
+    /// Threads that step them, the one that learns included, in evaluations too. The results are the same with any number; more than 1
+    /// pays for costly environments only.
     #[serde(default = "one")]
     pub env_threads: usize,
+    /// Rewards are cut to plus or minus this before they are learned from; 0 for no cut. Returns, of training episodes and of evaluations,
+    /// are of the rewards that the environment gave.
+    #[serde(default)]
+    pub clip_reward: f64,
     /// Environment steps with random actions before learning begins.
     pub random_steps: u64,
     /// Environment steps between two rounds of updates.
@@ -161,6 +169,7 @@ impl Config {
         Self {
             algo: algo.name.to_string(),
             env: env.to_string(),
+            frame_stack: 1,
             seed: 1,
             env_steps: 100_000,
             device: "auto".to_string(),
@@ -172,6 +181,7 @@ impl Config {
                 ratio_error: 4,
                 num_envs: 1,
                 env_threads: 1,
+                clip_reward: 0.0,
                 random_steps: 1_000,
                 train_every: 1,
                 updates_per_train: 1,
@@ -212,6 +222,7 @@ impl Config {
     /// Checks what the types cannot say.
     fn check(&self) -> Result<()> {
         let at_least_one = [
+            ("frame_stack", self.frame_stack as u64),
             ("env_steps", self.env_steps),
             ("train.actors", self.train.actors as u64),
             ("train.publish_every", self.train.publish_every),
@@ -234,13 +245,14 @@ impl Config {
         }
         // Beyond these something is mistyped, and memory would be asked for that no machine has.
         let at_most = [
+            ("frame_stack", self.frame_stack as u64, 1_024),
             ("threads", u64::from(self.threads), 1_024),
             ("train.actors", self.train.actors as u64, 1_024),
             ("train.ratio_error", self.train.ratio_error, 1 << 24),
             ("train.num_envs", self.train.num_envs as u64, 65_536),
             ("train.env_threads", self.train.env_threads as u64, 1_024),
             ("train.batch_size", self.train.batch_size as u64, 1 << 24),
-            ("replay.n_step", self.replay.n_step as u64, 10_000),
+            ("replay.n_step", self.replay.n_step as u64, 4_096),
             ("eval.episodes", self.eval.episodes as u64, 1_000_000),
             ("eval.final_episodes", self.eval.final_episodes as u64, 1_000_000),
         ];
@@ -254,6 +266,12 @@ impl Config {
             if !(0.0..=1.0).contains(&value) {
                 return usage(format!("{key} is {value}; it must lie between 0 and 1"));
             }
+        }
+        if !(self.train.clip_reward >= 0.0 && self.train.clip_reward.is_finite()) {
+            return usage(format!(
+                "train.clip_reward is {}; it must be finite and at least 0",
+                self.train.clip_reward
+            ));
         }
         if !(self.replay.priority_epsilon >= 0.0 && self.replay.priority_epsilon.is_finite()) {
             return usage(format!(

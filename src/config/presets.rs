@@ -27,8 +27,36 @@ pub fn presets() -> impl Iterator<Item = (&'static str, Table)> {
     })
 }
 
-/// The preset of `algo` on `env`, if there is one.
+/// The preset of `algo` on `env`, if there is one. Python's environment of a name (`gym:CartPole-v1`) has that of the one here.
 pub(super) fn preset(algo: &str, env: &str) -> Option<(&'static str, Table)> {
     let is = |table: &Table, key: &str, value: &str| table.get(key).and_then(|v| v.as_str()) == Some(value);
-    presets().find(|(_, table)| is(table, "algo", algo) && is(table, "env", env))
+    let of = |env: &str| presets().find(|(_, table)| is(table, "algo", algo) && is(table, "env", env));
+    of(env).or_else(|| {
+        let (preset, mut table) = of(plain_name(env)?)?;
+        table.insert("env".to_string(), env.into());
+        Some((preset, table))
+    })
+}
+
+/// The id in `gym:ID`, `gym-vec:ID`, `gym:module:ID` and `gym:ID?key=value`.
+fn plain_name(env: &str) -> Option<&str> {
+    let name = env.strip_prefix("gym:").or_else(|| env.strip_prefix("gym-vec:"))?;
+    let name = name.split_once('?').map_or(name, |(name, _)| name);
+    Some(name.rsplit_once(':').map_or(name, |(_, name)| name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_of_python_has_the_preset_of_its_namesake() {
+        let (file, native) = preset("dqn", "CartPole-v1").expect("there is one");
+        for env in ["gym:CartPole-v1", "gym-vec:CartPole-v1", "gym:a.b:CartPole-v1?gravity=3"] {
+            let (name, mut table) = preset("dqn", env).expect("the same");
+            assert_eq!((name, table.insert("env".into(), "CartPole-v1".into())), (file, Some(env.into())));
+            assert_eq!(table, native);
+        }
+        assert!(preset("dqn", "gym:CartPole-v9").is_none() && preset("dqn", "other:CartPole-v1").is_none());
+    }
 }

@@ -90,6 +90,10 @@ impl FrameStore {
         self.taken
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.frames.numel() * self.frames.kind().elt_size_in_bytes()
+    }
+
     fn field(&self) -> &Field {
         &self.inlet.schema().fields()[0]
     }
@@ -264,6 +268,11 @@ impl FrameRows {
         self.n_step.push(row, &mut self.rows)?;
         self.stack = if step.terminated || step.truncated { Vec::new() } else { next };
         Ok(())
+    }
+
+    /// Steps that wait for their n-th successor.
+    pub fn open_steps(&self) -> usize {
+        self.n_step.open_steps()
     }
 
     /// Shows the stack and the open steps of the episode in progress. The inlets are their owners' to show.

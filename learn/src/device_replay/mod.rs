@@ -249,7 +249,7 @@ impl DeviceReplay {
     }
 
     /// The buffer with observations that are stacks of frames from `store`: its rows are those of [`FrameStore::row_schema`], and a batch has
-    /// `obs` and `next_obs` as `[B, k, …]`. Before rows come in.
+    /// `obs` and `next_obs` as `[B, k, …]`, or `[B, …]` where k is 1. Before rows come in.
     ///
     /// # Errors
     /// [`DeviceReplayError::Setting`] when rows are not of that schema.
@@ -265,10 +265,13 @@ impl DeviceReplay {
         };
         let stack = |field: usize| store.stacks(self.batch_rows, fields[field].shape[0] as i64);
         let columns = [obs, next_obs].map(|field| (self.words.column(&self.gathered, field), stack(field)));
+        let seen = |stacks: &Tensor| {
+            if stacks.size()[1] == 1 { stacks.squeeze_dim(1) } else { stacks.shallow_clone() }
+        };
         let named = fields.iter().enumerate().map(|(i, field)| {
             let column = match i {
-                _ if i == obs => columns[0].1.shallow_clone(),
-                _ if i == next_obs => columns[1].1.shallow_clone(),
+                _ if i == obs => seen(&columns[0].1),
+                _ if i == next_obs => seen(&columns[1].1),
                 _ => self.words.column(&self.gathered, i),
             };
             (field.name.clone(), column)
@@ -307,6 +310,17 @@ impl DeviceReplay {
     /// Whether there is no row to draw.
     pub fn is_empty(&self) -> bool {
         self.live().is_empty()
+    }
+
+    /// Bytes on the device: rows, frames, priorities. The inlets are on the host and come on top.
+    pub fn memory_bytes(&self) -> usize {
+        let priorities = match &self.choice {
+            Choice::Uniform { .. } => 0,
+            // See `new`.
+            Choice::Proportional(_) => self.capacity() * 17 / 2,
+        };
+        let frames = self.stacks.as_ref().map_or(0, |stacks| stacks.store.memory_bytes());
+        self.storage.numel() * size_of::<i64>() + priorities + frames
     }
 
     /// Has rows before `key` not be drawn any more: of a [`FrameStore`], those whose frames are gone.

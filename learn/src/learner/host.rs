@@ -7,7 +7,7 @@ use crate::shim::ShimError;
 use crate::shim::cuda::{Event, Stream};
 use crate::staging::{MiniBatch, Staging};
 use rl_minibatch::{Drawn, Rng, StateError, StateVisitor, WeightNorm, importance_weights, scope, value};
-use rl_replay::Reader;
+use rl_replay::TransitionReader;
 use tch::{Device, Tensor};
 
 /// Draws batches, brings them to the device, and brings priorities back.
@@ -18,7 +18,7 @@ use tch::{Device, Tensor};
 /// update later.
 #[derive(Debug)]
 pub(super) struct HostSource {
-    reader: Reader,
+    reader: TransitionReader,
     lanes: Vec<Lane>,
     /// The lane that the next batch is in, or goes to.
     next: usize,
@@ -48,9 +48,15 @@ struct Copies {
 }
 
 impl HostSource {
-    pub(super) fn new(reader: Reader, rows: usize, prioritized: bool, rng: Rng, device: Device) -> Self {
+    pub(super) fn new(
+        reader: TransitionReader,
+        rows: usize,
+        prioritized: bool,
+        rng: Rng,
+        device: Device,
+    ) -> Self {
         let lane = || Lane {
-            staging: Staging::new(reader.schema(), rows, device),
+            staging: Staging::of_transitions(reader.schema(), reader.views(), rows, device),
             drawn: Drawn::default(),
             events: None,
         };
@@ -63,7 +69,8 @@ impl HostSource {
     pub(super) fn prefetch(&mut self, device: Device) -> Result<(), ShimError> {
         let rows = self.lanes[0].staging.rows();
         while self.lanes.len() < 2 {
-            let staging = Staging::new(self.reader.schema(), rows, device);
+            let (schema, views) = (self.reader.schema(), self.reader.views());
+            let staging = Staging::of_transitions(schema, views, rows, device);
             self.lanes.push(Lane { staging, drawn: Drawn::default(), events: None });
         }
         if let Device::Cuda(device) = device {

@@ -5,7 +5,7 @@ use crate::builder::Choice;
 use crate::{
     Builder, FrameBuilder, FramePadding, FrameReplay, NStep, Prioritized, RateLimiter, Replay, ReplayError,
 };
-use rl_minibatch::{Dtype, Field, Sampler, Schema};
+use rl_minibatch::{BatchError, Dtype, Field, Sampler, Schema};
 
 /// How the observation that follows a step is stored.
 ///
@@ -187,7 +187,6 @@ impl TransitionsBuilder {
     /// [`ReplayError::Schema`] and [`ReplayError::NotFrames`] when an observation or an action has no bytes or too many.
     pub fn build(self) -> Result<Transitions, ReplayError> {
         let k = self.stack;
-        let view = |field, of, start| ObsView { field, of, start, len: k };
         match self.plan()? {
             Plan::Stored(builder, n_step) => {
                 let mut builder = builder.choice(self.choice);
@@ -195,13 +194,7 @@ impl TransitionsBuilder {
                     builder = builder.rate_limiter(limiter);
                 }
                 let replay = builder.build()?;
-                let views = ObsViews { obs: view(0, 1, 0), next_obs: view(4, 1, 0) };
-                // With the leading dimension that views speak of; the bytes are the same.
-                let mut fields = replay.schema().fields().to_vec();
-                for view in [views.obs, views.next_obs] {
-                    fields[view.field].shape.insert(0, view.of);
-                }
-                let schema = Schema::new(fields)?;
+                let (schema, views) = stored_views(replay.schema())?;
                 Ok(Transitions { schema, views, storage: Storage::Stored { replay, n_step } })
             }
             Plan::Derived(builder) => {
@@ -211,7 +204,8 @@ impl TransitionsBuilder {
                 }
                 let frames = builder.build()?;
                 let (schema, window) = (frames.schema().clone(), frames.window());
-                let views = ObsViews { obs: view(0, window, 0), next_obs: view(0, window, window - k) };
+                let view = |start| ObsView { field: 0, of: window, start, len: k };
+                let views = ObsViews { obs: view(0), next_obs: view(window - k) };
                 Ok(Transitions { schema, views, storage: Storage::Derived(frames) })
             }
         }
@@ -265,6 +259,20 @@ impl TransitionsBuilder {
         }
         Ok(Plan::Stored(builder, n_step))
     }
+}
+
+/// The schema of rows that hold both observations, with the leading dimension that views speak of (the bytes are the same), and the
+/// views.
+pub(super) fn stored_views(rows: &Schema) -> Result<(Schema, ObsViews), ReplayError> {
+    let mut fields = rows.fields().to_vec();
+    let mut view = |name: &str| {
+        let field = fields.iter().position(|field| field.name == name);
+        let field = field.ok_or_else(|| BatchError::NoColumn { name: name.to_string() })?;
+        fields[field].shape.insert(0, 1);
+        Ok::<_, ReplayError>(ObsView { field, of: 1, start: 0, len: 1 })
+    };
+    let views = ObsViews { obs: view("obs")?, next_obs: view("next_obs")? };
+    Ok((Schema::new(fields)?, views))
 }
 
 enum Plan {

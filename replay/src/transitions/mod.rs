@@ -13,7 +13,7 @@ pub use reader::TransitionReader;
 pub use stream::{TransitionStep, TransitionStream};
 pub use views::{ObsView, ObsViews};
 
-use crate::{FrameReplay, Key, NStep, Replay};
+use crate::{FrameReplay, Key, NStep, Replay, Statistics};
 use rl_minibatch::{Dtype, Schema, StateError, StateVisitor, scalar, scope};
 use std::ops::Range;
 
@@ -201,6 +201,14 @@ impl Transitions {
         match &self.storage {
             Storage::Stored { replay, .. } => replay.stale_priorities(),
             Storage::Derived(frames) => frames.stale_priorities(),
+        }
+    }
+
+    /// What the buffer has counted of its rows; see [`Replay::statistics`] and [`FrameReplay::statistics`].
+    pub fn statistics(&self) -> Statistics {
+        match &self.storage {
+            Storage::Stored { replay, .. } => replay.statistics(),
+            Storage::Derived(frames) => frames.statistics(),
         }
     }
 

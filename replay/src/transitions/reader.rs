@@ -1,6 +1,7 @@
 //! Drawing transitions.
 
 use super::ObsViews;
+use super::build::stored_views;
 use crate::{FrameReader, Key, Reader, ReplayError, WhenLimited};
 use rl_minibatch::{BatchMut, Drawn, Rng, Schema, Updated};
 
@@ -20,6 +21,16 @@ enum Inner {
 }
 
 impl TransitionReader {
+    /// A reader of any buffer of rows that have `obs` and `next_obs` side by side, as those of
+    /// [`Schema::transition`] do: one with a sampler of your own, say, or one that hindsight fills.
+    ///
+    /// # Errors
+    /// [`ReplayError::Batch`] when a row lacks one of the two.
+    pub fn of_rows(reader: Reader) -> Result<Self, ReplayError> {
+        let (schema, views) = stored_views(reader.schema())?;
+        Ok(Self::stored(reader, schema, views))
+    }
+
     pub(super) fn stored(reader: Reader, schema: Schema, views: ObsViews) -> Self {
         Self { reader: Inner::Stored(reader), schema, views }
     }

@@ -4,24 +4,21 @@ use super::{Durations, LearnerBench, NetworkKind, UPDATES_BETWEEN_WAITS, failed,
 use crate::bench::measure::median_by;
 use crate::config::Config;
 use crate::error::{CommandError, Result, usage};
-use crate::wiring::{Stream, build_learner, build_replay, rng, schema};
+use crate::replay::Buffer;
+use crate::wiring::{Stream, rng, seen};
 use rand::RngExt;
-use rl_learn::{
-    ActionSpace, Agent, Device, Dtype, Kind, Learner, Mode, Schema, Spaces, Tensor, count_calls, device,
-};
-use rl_replay::Replay;
+use rl_learn::{ActionSpace, Agent, Device, Dtype, Kind, Learner, Mode, Spaces, Tensor, count_calls, device};
+use rl_replay::{TransitionStep, WhenLimited};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// β of the importance weights, where Schaul et al. (2016) begin.
 const BETA: f64 = 0.4;
-/// Rows inserted a call while the buffer is filled.
-const CHUNK: usize = 1_000;
-/// What an Atari agent sees.
-const FRAMES: [usize; 3] = [4, 84, 84];
+/// What an Atari agent sees, of one image and how many of them.
+const IMAGE: [usize; 2] = [84, 84];
+const STACK: usize = 4;
 /// Of so many rows one ends an episode.
 const EPISODE: usize = 200;
-const GAMMA: f32 = 0.99;
 
 /// What one update costs in calls of libtorch's operators and in numbers read from the device.
 pub(super) struct Counts {
@@ -41,8 +38,10 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(bench: &LearnerBench, device: Device) -> Result<Self> {
-        let config = &bench.config;
-        let spaces = spaces(bench)?;
+        let stack = if bench.network == NetworkKind::NatureCnn { STACK } else { 1 };
+        let config = &Config { frame_stack: stack, ..bench.config.clone() };
+        let single = spaces(bench)?;
+        let spaces = seen(config, &single);
         let algo = rl_agents::algo(&config.algo)
             .ok_or_else(|| CommandError::Usage(format!("unknown algorithm '{}'", config.algo)))?;
         let mut keys = config.agent.clone();
@@ -60,10 +59,9 @@ impl Task {
         if batch < smallest {
             return usage(format!("--batch is {batch}; with this agent it must be at least {smallest}"));
         }
-        let schema = schema(&spaces)?;
-        let replay = build_replay(config, schema.clone())?;
-        let mut learner = build_learner(config, &replay, replay.sampler(), device)?;
-        fill(&replay, &mut learner, &schema, &spaces, config)?;
+        let buffer = Buffer::new(config, &single)?;
+        let mut learner = buffer.learner(config, WhenLimited::Block, device)?;
+        fill(&buffer, &mut learner, &single, config)?;
         let shape: Vec<i64> = std::iter::once(1).chain(spaces.obs_shape.iter().map(|&d| d as i64)).collect();
         let kind = if spaces.obs_dtype == Dtype::U8 { Kind::Uint8 } else { Kind::Float };
         let observation = Tensor::ones(shape, (kind, Device::Cpu));
@@ -145,7 +143,7 @@ fn spaces(bench: &LearnerBench) -> Result<Spaces> {
     }
     let (obs_dtype, obs_shape) = match bench.network {
         NetworkKind::Mlp => (Dtype::F32, vec![bench.obs]),
-        NetworkKind::NatureCnn => (Dtype::U8, FRAMES.to_vec()),
+        NetworkKind::NatureCnn => (Dtype::U8, IMAGE.to_vec()),
     };
     let action = match bench.config.algo.as_str() {
         "ddpg" => ActionSpace::Continuous { low: vec![-1.0; bench.actions], high: vec![1.0; bench.actions] },
@@ -154,49 +152,44 @@ fn spaces(bench: &LearnerBench) -> Result<Spaces> {
     Ok(Spaces { obs_dtype, obs_shape, action })
 }
 
-/// Fills the buffer with random transitions: `replay`, with random priorities where it keeps any, or the learner's own, whose inlet `replay`
-/// then is.
-fn fill(
-    replay: &Replay,
-    learner: &mut Learner,
-    schema: &Schema,
-    spaces: &Spaces,
-    config: &Config,
-) -> Result<()> {
+/// Fills the buffer with random transitions of single observations of `spaces`, with random priorities where it keeps any; or the learner's
+/// own, whose inlet `buffer` then is.
+fn fill(buffer: &Buffer, learner: &mut Learner, spaces: &Spaces, config: &Config) -> Result<()> {
     let mut rng = rng(0, Stream::Envs);
-    let (mut writer, mut sampler) = (replay.writer(), replay.sampler());
-    let on_device = learner.device_replay().is_some();
-    let mut left = config.replay.capacity;
-    while left > 0 {
-        let rows = if on_device { config.replay.block_rows } else { CHUNK }.min(left);
-        left -= rows;
-        let mut column = |name: &str, dtype: Dtype, elements: usize| -> Vec<u8> {
-            let count = rows * elements;
-            match (name, dtype, &spaces.action) {
-                ("discount", ..) => (0..rows)
-                    .flat_map(|_| {
-                        let ended = rng.random_range(0..EPISODE) == 0;
-                        if ended { 0f32 } else { GAMMA }.to_ne_bytes()
-                    })
-                    .collect(),
-                (_, Dtype::I64, ActionSpace::Discrete { n }) => {
-                    (0..count).flat_map(|_| rng.random_range(0..*n as i64).to_ne_bytes()).collect()
+    let mut stream = buffer.stream(config)?;
+    let mut ended = true;
+    while buffer.inserted() < config.replay.capacity as u64 {
+        let mut draw = |dtype: Dtype, elements: usize| -> Vec<u8> {
+            match (dtype, &spaces.action) {
+                (Dtype::I64, ActionSpace::Discrete { n }) => {
+                    rng.random_range(0..*n as i64).to_ne_bytes().to_vec()
                 }
-                (_, Dtype::U8, _) => (0..count).map(|_| rng.random()).collect(),
-                _ => (0..count).flat_map(|_| rng.random_range(-1f32..1.0).to_ne_bytes()).collect(),
+                (Dtype::U8, _) => (0..elements).map(|_| rng.random()).collect(),
+                _ => (0..elements).flat_map(|_| rng.random_range(-1f32..1.0).to_ne_bytes()).collect(),
             }
         };
-        let columns: Vec<Vec<u8>> =
-            schema.fields().iter().map(|f| column(&f.name, f.dtype, f.elements())).collect();
-        let columns: Vec<&[u8]> = columns.iter().map(Vec::as_slice).collect();
-        writer.push_rows(rows, &columns).map_err(failed)?;
-        if let Some(buffer) = learner.device_replay() {
-            buffer.take_in().map_err(failed)?;
-        } else if config.replay.prioritized {
-            let keys: Vec<u64> = (replay.inserted() - rows as u64..replay.inserted()).collect();
-            let magnitudes: Vec<f32> = keys.iter().map(|_| rng.random()).collect();
-            sampler.update_priorities(&keys, &magnitudes).map_err(failed)?;
+        let mut observation = || draw(spaces.obs_dtype, spaces.obs_elements());
+        if ended {
+            stream.begin(&observation()).map_err(failed)?;
         }
+        let next_obs = observation();
+        let (dtype, shape) = spaces.action_layout();
+        let action = draw(dtype, shape.iter().product());
+        ended = rng.random_range(0..EPISODE) == 0;
+        let (reward, terminated) = (rng.random_range(-1f32..1.0), ended);
+        let step =
+            TransitionStep { action: &action, reward, next_obs: &next_obs, terminated, truncated: false };
+        stream.step(step).map_err(failed)?;
+        if let Some(replay) = learner.device_replay() {
+            replay.take_in().map_err(failed)?;
+        }
+    }
+    if let (None, true, Some(transitions)) =
+        (learner.device_replay(), config.replay.prioritized, buffer.transitions())
+    {
+        let keys: Vec<u64> = transitions.live().collect();
+        let magnitudes: Vec<f32> = keys.iter().map(|_| rng.random()).collect();
+        transitions.sampler().update_priorities(&keys, &magnitudes).map_err(failed)?;
     }
     Ok(())
 }
