@@ -1,17 +1,23 @@
 //! The machinery around an algorithm, driven by an agent whose temporal-difference errors are known.
 
 use rand::SeedableRng;
+use rl_learn::capture::{Recorded, Recorder, StandIn, Step};
 use rl_learn::{
-    Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError,
-    StateVisitor, Tensor, Update, Variant,
+    Agent, AgentError, Device, Dtype, Kind, Learner, LearnerSettings, MemoryState, MiniBatch, Mode, Rng,
+    Schema, StateError, StateVisitor, Tensor, Update, Variant,
 };
-use rl_replay::{Prioritized, Replay};
+use rl_replay::{Prioritized, RateLimiter, Replay, WhenLimited};
 use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// |δ| of a row is its observation; remembers the weights it was given.
+/// |δ| of a row is its observation; remembers the weights it was given, and where each batch lay.
+#[derive(Default)]
 struct Known {
     weights: RefCell<Vec<Vec<f32>>>,
     seen: RefCell<Vec<Vec<f32>>>,
+    places: RefCell<Vec<usize>>,
 }
 
 impl Agent for Known {
@@ -26,6 +32,7 @@ impl Agent for Known {
     fn update(&self, batch: &MiniBatch, _: Variant) -> Result<Update, AgentError> {
         self.weights.borrow_mut().push(Vec::try_from(batch.weight())?);
         self.seen.borrow_mut().push(Vec::try_from(batch["obs"].reshape([-1]))?);
+        self.places.borrow_mut().push(batch["obs"].data_ptr() as usize);
         Ok(Update { td_error: batch["obs"].reshape([-1]).copy(), scalars: vec![] })
     }
 
@@ -56,7 +63,11 @@ fn replay(prioritized: bool) -> Replay {
 
 fn learner(replay: &Replay, prioritized: bool) -> (Learner, Known) {
     let learner = Learner::new(replay.sampler(), 16, prioritized, Rng::seed_from_u64(3), Device::Cpu);
-    (learner, Known { weights: RefCell::default(), seen: RefCell::default() })
+    (learner, Known::default())
+}
+
+fn ahead(learner: Learner) -> Learner {
+    learner.with(&LearnerSettings { prefetch: Some(true), ..LearnerSettings::default() }).unwrap()
 }
 
 fn state(replay: &Replay) -> MemoryState {
@@ -117,6 +128,96 @@ fn a_saved_learner_goes_on_with_the_priorities_on_their_way() {
     }
     assert_eq!(agent.seen.borrow()[5..], other.seen.borrow()[..]);
     assert!(state(&whole).differences(&state(&resumed)).is_empty());
+    assert_eq!((learner_whole.updates(), learner_resumed.updates()), (10, 10));
+}
+
+/// With nothing inserted and β constant: the same rows, weights and priorities, in two memories by turns.
+#[test]
+fn batches_drawn_ahead_are_those_drawn_when_they_are_needed() {
+    let run = |prefetch: bool| {
+        let replay = replay(true);
+        let (learner, mut agent) = learner(&replay, true);
+        let mut learner = if prefetch { ahead(learner) } else { learner };
+        (0..40).for_each(|_| drop(learner.update(&mut agent, 0.5).unwrap()));
+        (agent, state(&replay))
+    };
+    let ((plain, state), (early, other)) = (run(false), run(true));
+    assert_eq!(plain.seen, early.seen);
+    assert_eq!(plain.weights, early.weights);
+    assert_eq!(state.differences(&other), Vec::<String>::new());
+    let places = |agent: &Known| agent.places.borrow().iter().copied().collect::<HashSet<_>>().len();
+    assert_eq!((places(&plain), places(&early)), (1, 2));
+    assert!(
+        early.places.borrow().windows(2).all(|pair| pair[0] != pair[1]),
+        "a batch in use was overwritten"
+    );
+}
+
+#[derive(Debug, Default)]
+struct Counting {
+    inner: StandIn,
+    records: Arc<AtomicUsize>,
+}
+
+impl Recorder for Counting {
+    fn warm_up(&mut self, step: Step<'_>) -> Result<Update, AgentError> {
+        self.inner.warm_up(step)
+    }
+
+    fn record(&mut self, step: Step<'_>) -> Result<Box<dyn Recorded>, String> {
+        self.records.fetch_add(1, Relaxed);
+        self.inner.record(step)
+    }
+}
+
+/// A graph reads the batch where it lay when it was captured.
+#[test]
+fn each_batch_memory_has_a_graph_of_its_own() {
+    for (prefetch, expected) in [(false, 1), (true, 2)] {
+        let replay = replay(true);
+        let (learner, mut agent) = learner(&replay, true);
+        let recorder = Counting::default();
+        let records = Arc::clone(&recorder.records);
+        let learner = if prefetch { ahead(learner) } else { learner };
+        let mut learner = learner.with_recorder(Box::new(recorder));
+        (0..20).for_each(|_| drop(learner.update(&mut agent, 0.5).unwrap()));
+        assert_eq!(records.load(Relaxed), expected);
+    }
+}
+
+#[test]
+fn a_draw_ahead_that_fails_is_told_when_its_batch_is_needed() {
+    let schema = Schema::transition((Dtype::F32, &[1]), (Dtype::I64, &[])).unwrap();
+    let limiter = RateLimiter { min_size: 16, samples_per_insert: 1.0, error_buffer: 16.0 };
+    let replay = Replay::builder(schema).capacity(64).rate_limiter(limiter).uniform().build().unwrap();
+    let mut writer = replay.writer();
+    let mut insert = |rows: usize| {
+        let (zero, action) = (0f32.to_ne_bytes(), 0i64.to_ne_bytes());
+        (0..rows).for_each(|_| drop(writer.push(&[&zero, &action, &zero, &zero, &zero]).unwrap()));
+    };
+    insert(32);
+    let reader = replay.sampler().when_limited(WhenLimited::Refuse);
+    let mut learner = ahead(Learner::new(reader, 16, false, Rng::seed_from_u64(3), Device::Cpu));
+    let mut agent = Known::default();
+    learner.update(&mut agent, 1.0).unwrap();
+    learner.update(&mut agent, 1.0).unwrap();
+    let error = learner.update(&mut agent, 1.0).unwrap_err().to_string();
+    assert!(error.contains("insert first") && !error.contains('\n'), "{error}");
+    insert(16);
+    learner.update(&mut agent, 1.0).unwrap();
+    assert_eq!((learner.updates(), agent.seen.borrow().len()), (3, 3));
+}
+
+#[test]
+fn a_batch_of_another_size_is_refused() {
+    let replay = replay(true);
+    let (learner, mut agent) = learner(&replay, true);
+    let mut learner = ahead(learner);
+    learner.update(&mut agent, 1.0).unwrap();
+    let saved = MemoryState::save(|v| learner.visit(v)).unwrap();
+    let mut other = ahead(Learner::new(replay.sampler(), 8, true, Rng::seed_from_u64(3), Device::Cpu));
+    let error = saved.load(|v| other.visit(v)).unwrap_err().to_string();
+    assert!(error.contains("another size") && !error.contains('\n'), "{error}");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! An observation of k frames is k serials of frames; a row of the buffer holds such observations, `obs` and `next_obs`, and
 //! [`NStep`] folds them as it folds any. What is drawn is gathered twice: the row, and the frames that it names.
 
-use super::{DeviceReplayError, runs};
+use super::DeviceReplayError;
+use super::intake::runs;
 use crate::shim::cuda::{self, Event, Stream};
 use crate::staging::HostTensors;
 use crate::state::{kind_of, visit_tensor};
@@ -172,9 +173,12 @@ impl FrameStore {
         slice(visitor, "oldest_rows", &mut keys)?;
         slice(visitor, "oldest_frames", &mut serials)?;
         if visitor.loading() {
-            if capacity != self.capacity || keys.len() != serials.len() {
-                let why = format!("{capacity} frames were kept and now {}", self.capacity);
-                return Err(StateError::Invalid { path: "capacity".to_string(), why });
+            let invalid = |path: &str, why: String| Err(StateError::Invalid { path: path.to_string(), why });
+            if capacity != self.capacity {
+                return invalid("capacity", format!("{capacity} frames were kept and now {}", self.capacity));
+            }
+            if keys.len() != serials.len() {
+                return invalid("oldest_rows", format!("{} rows and {} frames", keys.len(), serials.len()));
             }
             self.taken = taken;
             self.oldest = keys.into_iter().zip(serials).collect();
