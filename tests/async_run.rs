@@ -6,8 +6,9 @@ use binary::{DDPG, DQN, latest, metrics, resume, rl_train, run, succeed, text, t
 use rand::RngExt;
 use rl_train::checkpoint;
 use rl_train::config::from_run;
+use rl_train::replay::rate_limiter;
 use rl_train::training::begin;
-use rl_train::wiring::{Stream, rate_limiter, rng};
+use rl_train::wiring::{Stream, rng};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -3,8 +3,8 @@
 mod numbered;
 
 use numbered::{Trouble, parts, steps_in};
-use rl_learn::{Device, MemoryState, StateError};
-use rl_replay::Replay;
+use rl_learn::{Device, MemoryState, Piece, StateError};
+use rl_replay::{RateLimiter, Replay};
 use rl_train::async_trainer::AsyncTrainer;
 use rl_train::config::{Config, Layers, resolve};
 use rl_train::error::CommandError;
@@ -153,6 +153,51 @@ fn no_step_is_lost_and_none_is_there_twice() {
     assert!((due - trainer.updates() as f64 * 16.0).abs() <= limiter.error_buffer);
 }
 
+#[test]
+fn the_limiter_is_what_the_settings_say() {
+    let settings = [
+        "train.random_steps=500",
+        "train.batch_size=32",
+        "train.train_every=8",
+        "train.updates_per_train=3",
+        "train.ratio_error=2",
+        "replay.n_step=3",
+    ];
+    let limiter = rate_limiter(&config(&settings));
+    // 3 batches of 32 every 8 steps; 2 batches, and the 3 rows that an episode's end inserts at once.
+    let expected =
+        RateLimiter { min_size: 500, samples_per_insert: 12.0, error_buffer: 2.0 * 32.0 + 3.0 * 12.0 };
+    assert_eq!(limiter, expected);
+}
+
+/// Rows of the random phase ask for no draws; and who goes on acts with the weights that were saved, and not with those of the beginning.
+#[test]
+fn what_is_told_of_a_run_counts_from_where_learning_began() {
+    let settings = [
+        "env_steps=100000",
+        "train.random_steps=1000",
+        "train.batch_size=16",
+        "train.train_every=4",
+        "train.updates_per_train=1",
+        "train.publish_every=1000000",
+    ];
+    let config = config(&settings);
+    let mut trainer = new(&config);
+    until(&mut trainer, 3_000);
+    let value = |trainer: &mut AsyncTrainer, name: &str| {
+        trainer.metrics().iter().find(|(n, _)| n == name).map(|(_, value)| *value).unwrap()
+    };
+    let ratio = value(&mut trainer, "async/samples_per_insert");
+    assert!((ratio / 4.0 - 1.0).abs() < 0.1, "{ratio} drawn for each insert; 4 were asked for");
+    let state = MemoryState::save(|v| trainer.visit(v)).unwrap();
+    let mut resumed = new(&config);
+    state.load(|v| resumed.visit(v)).unwrap();
+    let (before, env_steps) = (resumed.updates(), resumed.env_steps());
+    until(&mut resumed, env_steps + 200);
+    let stale = value(&mut resumed, "async/staleness_max");
+    assert!(before > 300 && stale < before as f64, "{stale} updates behind, of which {before} were saved");
+}
+
 /// A saved state gives back what was saved, bit for bit, and only while nobody acts.
 #[test]
 fn a_state_is_whole() {
@@ -178,6 +223,17 @@ fn a_state_is_whole() {
     trainer.step().unwrap();
     let acting = MemoryState::save(|v| trainer.visit(v));
     assert!(matches!(acting, Err(StateError::Invalid { .. })), "it was saved while actors acted");
+    // Actors explore apart from each other.
+    let begun = MemoryState::save(|v| new(&config).visit(v)).unwrap();
+    assert_ne!(begun.get("actor.0.policy.rng"), begun.get("actor.1.policy.rng"));
+    // One step more than there are rows and open steps.
+    let mut tampered = state.clone();
+    match tampered.get_mut("trainer.env_steps") {
+        Some(Piece::Array { bytes, .. } | Piece::Bytes(bytes)) => bytes[0] ^= 1,
+        None => panic!("env_steps are a part of the state"),
+    }
+    let error = tampered.load(|v| new(&config).visit(v)).unwrap_err().to_string();
+    assert!(error.contains("rows inserted"), "{error}");
     // The state of a buffer that lacks rows is refused.
     let mut short = config.clone();
     short.train.actors = 1;

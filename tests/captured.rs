@@ -150,8 +150,7 @@ fn a_failed_capture_changes_nothing() {
     let settings = LearnerSettings::default();
     let mut eager = Run::new("dqn", false, Device::Cpu, &settings);
     let mut failing = Run::new("dqn", false, Device::Cpu, &settings);
-    let refuses = Some("no".to_string());
-    failing.learner = failing.learner.with_recorder(Box::new(StandIn { refuses }));
+    failing.learner = failing.learner.with_recorder(Box::new(StandIn::refusing("no")));
     for run in [&mut eager, &mut failing] {
         run.updates("dqn", 0..UPDATES);
     }

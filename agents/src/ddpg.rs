@@ -12,7 +12,7 @@
 use crate::noise::NoiseState;
 use crate::{AlgoConfig, Noise, check_hidden, copy_weights, refuse, weights};
 use rand::RngExt;
-use rl_learn::loss::{Loss, TdLoss, bootstrap, td_loss};
+use rl_learn::loss::{Loss, bootstrap, td_loss};
 use rl_learn::perceptron::perceptron;
 use rl_learn::target::TargetPair;
 use rl_learn::{
@@ -342,16 +342,13 @@ impl Agent for Ddpg {
         let (obs, next_obs) = (&vectors(&batch["obs"]), &vectors(&batch["next_obs"]));
         let action = (&batch["action"] - &self.range.bias) / &self.range.scale;
 
-        // Critic: minimize the weighted loss of y − Q(s, a).
-        let target = no_grad(|| -> Result<Tensor, AgentError> {
-            let next_action = self.target_actor.forward(next_obs, Phase::Train)?;
-            let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Train)?;
-            Ok(bootstrap(&batch["reward"], &batch["discount"], &next_q, None)?)
-        })?;
+        // Critic: minimize the weighted loss of y − Q(s, a), with y = r + discount · Q′(s′, μ′(s′)). Targets ask for no gradients.
+        let next_action = self.target_actor.forward(next_obs, Phase::Train)?;
+        let next_q = self.target_critic.forward(next_obs, &next_action, Phase::Train)?;
+        let target = bootstrap(&batch["reward"], &batch["discount"], &next_q, None)?;
         let q = self.critic.forward(obs, &action, Phase::Train)?;
-        let TdLoss { loss: critic_loss, td_error, q_mean, .. } =
-            td_loss(self.config.loss, &q, None, &target, batch.weight())?;
-        self.critic_optimizer.descend(&critic_loss, self.config.max_grad_norm)?;
+        let critic = td_loss(self.config.loss, &q, None, &target, batch.weight())?;
+        self.critic_optimizer.descend(&critic.loss, self.config.max_grad_norm)?;
 
         // Actor: climb Q(s, μ(s)).
         let own_action = self.actor.forward(obs, Phase::Train)?;
@@ -360,14 +357,7 @@ impl Agent for Ddpg {
 
         self.actors.polyak_update(self.config.tau)?;
         self.critics.polyak_update(self.config.tau)?;
-        Ok(Update {
-            td_error,
-            scalars: vec![
-                ("loss", critic_loss.detach()),
-                ("actor_loss", actor_loss.detach()),
-                ("q_mean", q_mean),
-            ],
-        })
+        Ok(critic.update().with("actor_loss", &actor_loss))
     }
 
     fn smallest_batch(&self) -> usize {

@@ -4,7 +4,7 @@
 
 use crate::{AlgoConfig, check_hidden, copy_weights, refuse, weights};
 use rand::RngExt;
-use rl_learn::loss::{Loss, TdLoss, argmax, bootstrap, td_loss};
+use rl_learn::loss::{Loss, argmax, bootstrap, td_loss};
 use rl_learn::target::TargetPair;
 use rl_learn::{
     ActionSpace, Activation, Agent, AgentError, ConvNet, ConvNetConfig, Device, Dtype, Kind, MiniBatch, Mlp,
@@ -341,9 +341,8 @@ impl Agent for Dqn {
             bootstrap(&batch["reward"], &batch["discount"], &next_q, chooser.as_ref())
         })?;
         let q = self.online.forward(&batch["obs"]);
-        let TdLoss { loss, td_error, q_mean, .. } =
-            td_loss(self.config.loss, &q, Some(&batch["action"]), &target, batch.weight())?;
-        self.optimizer.descend(&loss, self.config.max_grad_norm)?;
+        let td = td_loss(self.config.loss, &q, Some(&batch["action"]), &target, batch.weight())?;
+        self.optimizer.descend(&td.loss, self.config.max_grad_norm)?;
         if variant == WITH_TARGET {
             if self.config.tau < 1.0 {
                 self.pair.polyak_update(self.config.tau)?;
@@ -351,7 +350,7 @@ impl Agent for Dqn {
                 self.pair.hard_update()?;
             }
         }
-        Ok(Update { td_error, scalars: vec![("loss", loss.detach()), ("q_mean", q_mean)] })
+        Ok(td.update())
     }
 
     fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {

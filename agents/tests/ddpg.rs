@@ -4,6 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rl_agents::algo;
 use rl_learn::{
     ActionSpace, Agent, Device, Dtype, Kind, MemoryState, MiniBatch, Mode, Piece, Rng, Spaces, Tensor,
+    clip_norm, gradients,
 };
 use serde_json::json;
 
@@ -149,6 +150,116 @@ fn a_saved_agent_goes_on_as_if_it_had_not_been() {
         resumed.learn(&batch(seed)).unwrap();
     }
     assert!(state(&mut *whole).differences(&state(&mut *resumed)).is_empty());
+}
+
+/// Weights and biases of a network's layers, in their order.
+fn layers(state: &MemoryState, net: &str) -> Vec<Tensor> {
+    let names = match net.ends_with("actor") {
+        true => ["layers.0", "layers.1", "layers.2"],
+        false => ["first", "rest.layers.0", "rest.layers.1"],
+    };
+    let of = |path: String| match state.get(&path) {
+        Some(Piece::Array { bytes, shape, .. }) => {
+            let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+            Tensor::from_data_size(bytes, &shape, Kind::Float).set_requires_grad(true)
+        }
+        other => panic!("{path}: {other:?}"),
+    };
+    names.iter().flat_map(|n| [of(format!("{net}.{n}.weight")), of(format!("{net}.{n}.bias"))]).collect()
+}
+
+fn mu(p: &[Tensor], obs: &Tensor) -> Tensor {
+    let first = obs.linear(&p[0], Some(&p[1])).relu();
+    first.linear(&p[2], Some(&p[3])).relu().linear(&p[4], Some(&p[5])).tanh()
+}
+
+fn q(p: &[Tensor], obs: &Tensor, action: &Tensor) -> Tensor {
+    let first = obs.linear(&p[0], Some(&p[1])).relu();
+    let second = Tensor::cat(&[&first, action], 1).linear(&p[2], Some(&p[3])).relu();
+    second.linear(&p[4], Some(&p[5])).squeeze_dim(1)
+}
+
+fn close(what: &str, found: &Tensor, expected: &Tensor) {
+    let off = (found - expected).abs().max().double_value(&[]);
+    // Parameters are below 1; errors are of sums of a dozen larger terms.
+    let most = if what == "|δ|" { 1e-5 } else { 1e-6 };
+    assert!(off < most, "{what}: off by {off:e}");
+}
+
+/// Two updates beside the equations in plain operators (Lillicrap et al. 2015, algorithm 1), with weights, a bound on each gradient, and rates
+/// that differ from network to network and from one update to the next.
+#[test]
+fn updates_follow_the_equations() {
+    let rates = |update: i32| (0.5 - 0.25 * f64::from(update), 2.0 - f64::from(update));
+    let (tau, bound) = (0.25, 0.005);
+    let linear = |start: f64, end: f64| json!({ "kind": "linear", "start": start, "end": end, "steps": 1 });
+    let config = json!({
+        "actor_optimizer": { "kind": "sgd" }, "critic_optimizer": { "kind": "sgd" }, "tau": tau, "max_grad_norm": bound,
+        "actor_learning_rate": linear(0.5, 0.25), "critic_learning_rate": linear(2.0, 1.0), "loss": "mse",
+    });
+    let mut agent = agent(config, 9);
+    let mut start = state(&mut *agent);
+    let paths: Vec<String> = start.pieces().map(|(path, _)| path.to_string()).collect();
+    // All networks with outputs that matter, and targets other than what they follow.
+    for path in paths.iter().filter(|path| path.ends_with("weight") || path.ends_with("bias")) {
+        let Some(Piece::Array { bytes, .. }) = start.get_mut(path) else { panic!("{path}") };
+        let factor = if path.starts_with("target_") { -1.5 } else { 1.2 };
+        let last = path.contains("layers.2.") || path.contains("rest.layers.1.");
+        for chunk in bytes.as_chunks_mut::<4>().0 {
+            let value = f32::from_ne_bytes(*chunk) * if last { 60.0 * factor } else { factor };
+            *chunk = value.to_ne_bytes();
+        }
+    }
+    start.load(|v| agent.visit(v)).unwrap();
+    for update in 0..2 {
+        let before = state(&mut *agent);
+        let rows = batch(update as u64);
+        let weight = Tensor::from_slice(&(0..ROWS).map(|i| 1.0 / (1.0 + i as f32)).collect::<Vec<_>>());
+        let discount: Vec<f32> = (0..ROWS).map(|i| [0.0, 0.9, 0.81][i as usize % 3]).collect();
+        let names = ["obs", "action", "reward", "next_obs"];
+        let mut columns: Vec<(String, Tensor)> =
+            names.iter().map(|name| (name.to_string(), rows[name].shallow_clone())).collect();
+        columns.push(("discount".to_string(), Tensor::from_slice(&discount)));
+        let rows = MiniBatch::new(columns, weight.shallow_clone());
+        let found = agent.learn(&rows).unwrap();
+        let after = state(&mut *agent);
+        let (actor_rate, critic_rate) = rates(update);
+
+        let unit = |i: usize| (HIGH[i] - LOW[i]) / 2.0;
+        let (middle, half) = ([(HIGH[0] + LOW[0]) / 2.0, (HIGH[1] + LOW[1]) / 2.0], [unit(0), unit(1)]);
+        let action = (&rows["action"] - Tensor::from_slice(&middle)) / Tensor::from_slice(&half);
+        let (obs, next_obs) = (&rows["obs"], &rows["next_obs"]);
+        let next = mu(&layers(&before, "target_actor"), next_obs);
+        let y = &rows["reward"] + &rows["discount"] * q(&layers(&before, "target_critic"), next_obs, &next);
+        let of_critic = layers(&before, "critic");
+        let delta = y.detach() - q(&of_critic, obs, &action);
+        close("|δ|", &found.td_error, &delta.abs().detach());
+        let of_actor = layers(&before, "actor");
+        let step = |net: &str, loss: &Tensor, parameters: &[Tensor], rate: f64| {
+            let slopes = gradients(loss, parameters);
+            let norm = clip_norm(&slopes, bound).unwrap().double_value(&[]);
+            assert!(norm > 2.0 * bound, "{net}: the bound is not reached by {norm}");
+            for (i, (parameter, slope)) in parameters.iter().zip(&slopes).enumerate() {
+                close(
+                    &format!("{net} {i}"),
+                    &layers(&after, net)[i].detach(),
+                    &(parameter - slope * rate).detach(),
+                );
+            }
+        };
+        step("critic", &(&weight * delta.square()).mean(Kind::Float), &of_critic, critic_rate);
+        // The actor climbs the critic that has just been updated.
+        let value = q(&layers(&after, "critic"), obs, &mu(&of_actor, obs));
+        step("actor", &-value.mean(Kind::Float), &of_actor, actor_rate);
+        for net in ["actor", "critic"] {
+            let target = format!("target_{net}");
+            let (old, online) = (layers(&before, &target), layers(&after, net));
+            for (i, found) in layers(&after, &target).iter().enumerate() {
+                let expected = &old[i] * (1.0 - tau) + &online[i] * tau;
+                close(&format!("{target} {i}"), &found.detach(), &expected.detach());
+            }
+        }
+    }
 }
 
 /// A bandit with reward −(a − 2)² for the first action. The actor first runs into its bound (a new critic only knows that larger is

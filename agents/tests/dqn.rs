@@ -159,6 +159,32 @@ fn the_target_network_follows_when_it_is_due_and_not_before() {
     assert_eq!(target(&mut *agent), online(&mut *agent));
 }
 
+/// Plain gradient steps show the rate of each update; and a soft target update goes a part of the way.
+#[test]
+fn each_update_has_the_rate_of_its_number() {
+    let rate = json!({ "kind": "linear", "start": 0.5, "end": 0.125, "steps": 3 });
+    let config = json!({
+        "optimizer": { "kind": "sgd" }, "learning_rate": rate, "max_grad_norm": 1e-2, "tau": 0.25, "target_update_every": 1,
+    });
+    let mut agent = agent(config);
+    scramble_target(&mut *agent);
+    let all = |agent: &mut dyn Agent, net: &str| -> Vec<f32> {
+        let state = state(agent);
+        ["weight", "bias"].iter().flat_map(|n| numbers(&state, &format!("{net}.layers.0.{n}"))).collect()
+    };
+    for rate in [0.5, 0.375, 0.25, 0.125, 0.125] {
+        let (before, target) = (all(&mut *agent, "online"), all(&mut *agent, "target"));
+        agent.learn(&Rows::random().batch()).unwrap();
+        let (after, followed) = (all(&mut *agent, "online"), all(&mut *agent, "target"));
+        // Every gradient here is longer than the bound, to which it is cut.
+        let length = before.iter().zip(&after).map(|(a, b)| f64::from(b - a).powi(2)).sum::<f64>().sqrt();
+        assert!((length / (rate * 1e-2) - 1.0).abs() < 1e-3, "{length} at rate {rate}");
+        for ((old, online), new) in target.iter().zip(&after).zip(&followed) {
+            assert!((old + 0.25 * (online - old) - new).abs() < 1e-6);
+        }
+    }
+}
+
 /// Of 20,000 random actions a fraction ε·(n − 1)/n differs from the greedy one; 5 standard errors.
 #[test]
 fn exploration_is_as_frequent_as_epsilon_says_and_greedy_has_none() {

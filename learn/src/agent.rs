@@ -71,6 +71,15 @@ pub struct Update {
     pub scalars: Vec<(&'static str, Tensor)>,
 }
 
+impl Update {
+    /// With one more scalar for the log, detached.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, scalar: &Tensor) -> Self {
+        self.scalars.push((name, scalar.detach()));
+        self
+    }
+}
+
 /// Which of an algorithm's update steps: those that launch the same operations have the same number, counted from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Variant(pub u8);

@@ -7,14 +7,15 @@
 //! nothing on the host. What changes from update to update (learning rates, β, step counts, random numbers) is read from device tensors that the
 //! host's half writes before. Steps that launch other operations (a hard target update) are other [`StepKey`]s, each with a graph of its own.
 
+mod graph;
+mod stand_in;
+
+pub use stand_in::StandIn;
+
 use crate::agent::{AgentError, Update, Variant};
-use crate::shim::cuda::{Event, Graph, Pool, Stream};
-use crate::shim::{ShimError, cuda};
+use graph::CudaRecorder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use tch::Device;
 
 /// Runs of a step as it is before it is captured: libraries make their workspaces and choose their algorithms in the first.
@@ -62,7 +63,7 @@ pub trait Recorder: Send + std::fmt::Debug {
 
 /// A recorded step.
 pub trait Recorded: Send + std::fmt::Debug {
-    /// Runs what was recorded. Its outputs are the same memory each time. `step` is for a stand-in, which has to do the work itself.
+    /// Runs what was recorded. Its outputs are the same memory each time, and hold until another recorded step runs. `step` is for a stand-in, which has to do the work itself.
     ///
     /// # Errors
     /// Those of the device.
@@ -153,7 +154,7 @@ impl CapturedStep {
     /// one step, whichever way. When the capture fails, the step and all to come run as they are, and [`take_warning`](Self::take_warning)
     /// says why.
     ///
-    /// The outputs of a replayed step are overwritten by the next one of its key: who keeps them copies them.
+    /// The outputs of a replayed step are overwritten by the next one, of whichever key: who keeps them copies them.
     ///
     /// # Errors
     /// Those of `step` and of the device.
@@ -196,154 +197,9 @@ fn line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// CUDA graphs. Steps are warmed up and captured on a stream of their own, which waits for the current one and is waited for by it.
-#[derive(Debug)]
-struct CudaRecorder {
-    device: usize,
-    side: Stream,
-    /// Shared by the graphs, which are replayed one after the other; outputs stay allocated, so no graph writes over another's.
-    pool: Pool,
-    begins: Event,
-    ends: Event,
-}
-
-impl CudaRecorder {
-    fn new(device: usize) -> Result<Self, ShimError> {
-        cuda::available()?;
-        Ok(Self {
-            device,
-            side: Stream::new(device)?,
-            pool: Pool::new()?,
-            begins: Event::new(false)?,
-            ends: Event::new(false)?,
-        })
-    }
-
-    /// Does `work` with the side stream as the current one, in order with what comes before and after.
-    fn beside<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> Result<T, ShimError> {
-        /// Back to the stream of before, also when `work` panics.
-        struct Back(Stream);
-        impl Drop for Back {
-            fn drop(&mut self) {
-                // There is nobody to tell; the next launch fails with CUDA's own message.
-                let _ = self.0.set();
-            }
-        }
-        let current = Stream::current(self.device)?;
-        self.begins.record(&current)?;
-        self.begins.hold(&self.side)?;
-        self.side.set()?;
-        let back = Back(current);
-        let done = work(self);
-        self.ends.record(&self.side)?;
-        self.ends.hold(&back.0)?;
-        Ok(done)
-    }
-}
-
-impl Recorder for CudaRecorder {
-    fn warm_up(&mut self, step: Step<'_>) -> Result<Update, AgentError> {
-        self.beside(|_| step())?
-    }
-
-    fn record(&mut self, step: Step<'_>) -> Result<Box<dyn Recorded>, String> {
-        let recorded = self.beside(|this| -> Result<CudaRecorded, String> {
-            // What is still under way must not end in the middle of the capture.
-            this.side.synchronize().map_err(|e| e.0)?;
-            let mut graph = Graph::new(this.pool).map_err(|e| e.0)?;
-            graph.begin().map_err(|e| e.0)?;
-            let outputs = quietly(step);
-            // Ends the capture whatever came of the step; its own error is the better one.
-            let ended = graph.end().map_err(|e| e.0);
-            let outputs = outputs?;
-            ended?;
-            Ok(CudaRecorded { graph, outputs })
-        });
-        Ok(Box::new(recorded.map_err(|e| e.0)??))
-    }
-}
-
-#[derive(Debug)]
-struct CudaRecorded {
-    graph: Graph,
-    outputs: Update,
-}
-
-impl Recorded for CudaRecorded {
-    fn replay(&mut self, _: Step<'_>) -> Result<&Update, AgentError> {
-        self.graph.replay()?;
-        Ok(&self.outputs)
-    }
-}
-
-/// Runs `step`, and gives an error or a panic (tch's operators panic where libtorch refuses) as text, without the panic's usual message.
-pub(crate) fn quietly(step: Step<'_>) -> Result<Update, String> {
-    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                usual(info);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(step));
-    QUIET.set(false);
-    match outcome {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(payload) => Err(line(&crate::shim::panic_text(&*payload)).to_string()),
-    }
-}
-
-/// Stands in for CUDA where there is none: recording a step runs nothing, and a replay runs it and writes its outputs into the memory of the
-/// first replay's, as a graph does. So all of a captured step's flow can be run and tested on a CPU.
-#[derive(Debug, Default)]
-pub struct StandIn {
-    /// What recording fails with, if it is to.
-    pub refuses: Option<String>,
-}
-
-impl Recorder for StandIn {
-    fn warm_up(&mut self, step: Step<'_>) -> Result<Update, AgentError> {
-        step()
-    }
-
-    fn record(&mut self, _: Step<'_>) -> Result<Box<dyn Recorded>, String> {
-        match self.refuses.clone() {
-            Some(why) => Err(why),
-            None => Ok(Box::new(StandInRecorded { outputs: None })),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct StandInRecorded {
-    outputs: Option<Update>,
-}
-
-impl Recorded for StandInRecorded {
-    fn replay(&mut self, step: Step<'_>) -> Result<&Update, AgentError> {
-        let fresh = step()?;
-        match &self.outputs {
-            None => self.outputs = Some(fresh),
-            Some(outputs) => {
-                let all = |update: &Update| -> Vec<tch::Tensor> {
-                    let scalars = update.scalars.iter().map(|(_, tensor)| tensor.shallow_clone());
-                    std::iter::once(update.td_error.shallow_clone()).chain(scalars).collect()
-                };
-                for (mut kept, fresh) in all(outputs).into_iter().zip(all(&fresh)) {
-                    kept.f_copy_(&fresh)?;
-                }
-            }
-        }
-        Ok(self.outputs.as_ref().expect("set above"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::graph::quietly;
     use super::*;
     use tch::{Kind, Tensor};
 
@@ -386,8 +242,8 @@ mod tests {
 
     #[test]
     fn a_capture_that_fails_warns_once_and_goes_on() {
-        let refuses = Some("operation not permitted when stream is capturing\nbacktrace".to_string());
-        let mut captured = CapturedStep::with_recorder(Box::new(StandIn { refuses }));
+        let refusing = StandIn::refusing("operation not permitted when stream is capturing\nbacktrace");
+        let mut captured = CapturedStep::with_recorder(Box::new(refusing));
         let count = Tensor::zeros([1], (Kind::Float, Device::Cpu));
         for i in 1..=10 {
             let update = captured.run(KEY, &mut counting(&count)).unwrap();

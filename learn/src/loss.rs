@@ -7,6 +7,7 @@
 //! panics); in [`weighted_mean`] the importance weight
 //! multiplies the whole term, outside the square or Huber function (Schaul et al. 2016, algorithm 1).
 
+use crate::agent::Update;
 use crate::shim::{self, ShimError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,16 @@ pub struct TdLoss {
     pub td_error: Tensor,
     /// The mean of `q`, a scalar.
     pub q_mean: Tensor,
+}
+
+impl TdLoss {
+    /// What an update on this loss yields: |δ|, and `loss` and `q_mean` for the log.
+    pub fn update(self) -> Update {
+        Update {
+            td_error: self.td_error,
+            scalars: vec![("loss", self.loss.detach()), ("q_mean", self.q_mean)],
+        }
+    }
 }
 
 /// The loss of temporal-difference errors δ = target − q: mean over the rows of weight · ℓ(δ), Schaul et al. 2016, algorithm 1.

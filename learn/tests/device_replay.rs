@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rl_learn::device_replay::{DeviceReplay, DeviceReplaySettings, FrameRows, FrameStore};
 use rl_learn::{
     Agent, AgentError, Device, Dtype, Kind, Learner, MemoryState, MiniBatch, Mode, Rng, Schema, StateError,
-    StateVisitor, Tensor, Update, Variant,
+    StateVisitor, Tensor, Update, Variant, scope,
 };
 use rl_minibatch::{Batch, Drawn, Priorities, WeightNorm, importance_weights};
 use rl_replay::{FramePadding, FrameStep, NStep, Prioritized, Proportional, Replay, Step};
@@ -338,6 +338,108 @@ fn stacks_are_those_of_the_episode() {
     }
 }
 
+/// Nothing is read back that could be refused.
+#[test]
+fn an_error_that_is_not_finite_counts_as_none() {
+    let inlet = inlet(16);
+    let mut replay = device(&prioritized(100, 8, 2), &inlet);
+    fill(&mut replay, &inlet, 0..50);
+    let (keys, _) = replay.draw(1.0).unwrap();
+    let delta = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.5, 2.0, 1.0, f32::NAN];
+    replay.update_priorities(&Tensor::from_slice(&delta)).unwrap();
+    let mut expected = vec![1.0; 50];
+    for (key, delta) in keys.iter().zip(delta) {
+        let magnitude = if delta.is_finite() { f64::from(delta) } else { 0.0 };
+        expected[*key as usize] = (magnitude + 1e-3).powf(0.6);
+    }
+    fill(&mut replay, &inlet, 50..51);
+    // The running maximum is that of a row that may have come twice.
+    expected.push(2.001f64.powf(0.6));
+    for (found, expected) in replay.priorities().unwrap().iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-9, "{found} and not {expected}");
+    }
+    assert!(floats(replay.draw(1.0).unwrap().1.weight()).iter().all(|weight| weight.is_finite()));
+}
+
+/// A buffer of stacks with all that goes with it, and one environment.
+struct Stacked {
+    frames: Replay,
+    rows: Replay,
+    replay: DeviceReplay,
+    stream: FrameRows,
+    open: bool,
+}
+
+impl Stacked {
+    fn new() -> Self {
+        let frames = FrameStore::frame_schema((Dtype::U8, &[2])).unwrap();
+        let frames = Replay::builder(frames).capacity(16).build().unwrap();
+        let rows = FrameStore::row_schema(3, (Dtype::I64, &[])).unwrap();
+        let rows = Replay::builder(rows).capacity(16).build().unwrap();
+        let store = FrameStore::new(30, &frames, Device::Cpu).unwrap();
+        let replay = device(&prioritized(50, 8, 2), &rows).with_frames(store).unwrap();
+        let stream = FrameRows::new(&frames, &rows, (2, 0.9), FramePadding::Zero, 3).unwrap();
+        Self { frames, rows, replay, stream, open: false }
+    }
+
+    /// A step, and what is drawn after it.
+    fn step(&mut self, rng: &mut Rng) -> (std::ops::Range<u64>, Vec<u64>, Vec<f32>) {
+        let frame = [rng.random_range(1..=255u8); 2];
+        let terminated = rng.random_bool(0.1);
+        if !self.open {
+            self.stream.begin(&frame).unwrap();
+            self.open = true;
+        }
+        let action = 0i64;
+        let step = FrameStep {
+            action: bytemuck::bytes_of(&action),
+            reward: 1.0,
+            next_frame: &frame,
+            terminated,
+            truncated: false,
+        };
+        self.stream.step(step).unwrap();
+        self.open = !terminated;
+        self.replay.take_in().unwrap();
+        if self.replay.is_empty() {
+            return Default::default();
+        }
+        let (keys, batch) = self.replay.draw(0.5).unwrap();
+        let drawn = [&batch["obs"], &batch["next_obs"], batch.weight()].map(floats).concat();
+        let delta: Vec<f32> = keys.iter().map(|key| (key % 5) as f32).collect();
+        self.replay.update_priorities(&Tensor::from_slice(&delta)).unwrap();
+        (self.replay.live(), keys, drawn)
+    }
+
+    fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
+        scope(visitor, "replay", |v| self.replay.visit(v))?;
+        scope(visitor, "frames", |v| self.frames.visit(v))?;
+        scope(visitor, "rows", |v| self.rows.visit(v))?;
+        scope(visitor, "stream", |v| self.stream.visit(v))
+    }
+}
+
+#[test]
+fn stacks_go_on_from_a_saved_buffer() {
+    let (mut whole, mut rng) = (Stacked::new(), Rng::seed_from_u64(4));
+    for steps in [40, 7, 100] {
+        (0..steps).for_each(|_| drop(whole.step(&mut rng)));
+        // Not with an episode at its beginning, where there is no stack to go on with.
+        while !whole.open {
+            whole.step(&mut rng);
+        }
+        let saved = MemoryState::save(|v| whole.visit(v)).unwrap();
+        let mut resumed = Stacked::new();
+        saved.load(|v| resumed.visit(v)).unwrap();
+        resumed.open = true;
+        assert!(resumed.replay.live().start > 0 && resumed.replay.live() == whole.replay.live());
+        let mut same = rng.clone();
+        for step in 0..80 {
+            assert_eq!(whole.step(&mut rng), resumed.step(&mut same), "step {step} after {steps}");
+        }
+    }
+}
+
 #[test]
 fn mistakes_are_one_line() {
     let inlet = inlet(16);
@@ -360,6 +462,26 @@ fn mistakes_are_one_line() {
     (0..40).for_each(|i| push(&inlet, i));
     let text = replay.take_in().unwrap_err().to_string();
     assert!(text.contains("take_in") && text.contains("16 rows"), "{text}");
+
+    let (inlet, other) = (self::inlet(16), self::inlet(16));
+    let mut replay = device(&prioritized(100, 8, 1), &inlet);
+    fill(&mut replay, &inlet, 0..50);
+    let saved = MemoryState::save(|v| replay.visit(v)).unwrap();
+    // Rows came in after the draw: a row's place may be another's.
+    replay.draw(1.0).unwrap();
+    fill(&mut replay, &inlet, 50..51);
+    let before = replay.priorities();
+    let text = replay
+        .update_priorities(&Tensor::full([8], 9.0, (Kind::Float, Device::Cpu)))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("since the batch was drawn") && !text.contains('\n'), "{text}");
+    assert_eq!(replay.priorities(), before);
+    // The buffer's state without its inlet's.
+    let mut resumed = device(&prioritized(100, 8, 1), &other);
+    saved.load(|v| resumed.visit(v)).unwrap();
+    let text = resumed.take_in().unwrap_err().to_string();
+    assert!(text.contains("load the inlet's state") && !text.contains('\n'), "{text}");
 }
 
 /// What a tree of each height costs on this machine; prints a table for docs/benchmarks.md.

@@ -3,11 +3,12 @@
 //! An observation of k frames is k serials of frames; a row of the buffer holds such observations, `obs` and `next_obs`, and
 //! [`NStep`] folds them as it folds any. What is drawn is gathered twice: the row, and the frames that it names.
 
-use super::{DeviceReplayError, runs};
+use super::DeviceReplayError;
+use super::intake::runs;
 use crate::shim::cuda::{self, Event, Stream};
 use crate::staging::HostTensors;
 use crate::state::{kind_of, visit_tensor};
-use rl_minibatch::{Dtype, Field, Schema, SchemaError, StateError, StateVisitor, scalar, scope, slice};
+use rl_minibatch::{Dtype, Field, Schema, SchemaError, StateError, StateVisitor, scalar, scope, value};
 use rl_replay::{FramePadding, FrameStep, NStep, Reader, Replay, ReplayError, Step, Writer};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -172,16 +173,15 @@ impl FrameStore {
         let (mut capacity, mut taken) = (self.capacity, self.taken);
         scalar(visitor, "capacity", &mut capacity)?;
         scalar(visitor, "taken", &mut taken)?;
-        let (mut keys, mut serials): (Vec<u64>, Vec<u64>) = self.oldest.iter().copied().unzip();
-        slice(visitor, "oldest_rows", &mut keys)?;
-        slice(visitor, "oldest_frames", &mut serials)?;
+        let mut oldest: Vec<(u64, u64)> = self.oldest.iter().copied().collect();
+        value(visitor, "oldest", &mut oldest)?;
         if visitor.loading() {
-            if capacity != self.capacity || keys.len() != serials.len() {
+            if capacity != self.capacity {
                 let why = format!("{capacity} frames were kept and now {}", self.capacity);
                 return Err(StateError::Invalid { path: "capacity".to_string(), why });
             }
             self.taken = taken;
-            self.oldest = keys.into_iter().zip(serials).collect();
+            self.oldest = oldest.into();
         }
         let live: Range<i64> = 0..self.taken.min(self.capacity) as i64;
         if live.is_empty() {
@@ -281,7 +281,7 @@ impl FrameRows {
     /// Those of the visitor; [`StateError::Invalid`] for a stack of another length.
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         let mut stack = self.stack.clone();
-        rl_minibatch::value(visitor, "stack", &mut stack)?;
+        value(visitor, "stack", &mut stack)?;
         if visitor.loading() {
             if !(stack.is_empty() || stack.len() == self.k) {
                 let why = format!("a stack of {} frames, where observations have {}", stack.len(), self.k);
