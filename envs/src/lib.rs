@@ -24,7 +24,7 @@
 //! The environments here follow Gymnasium 1.4.0 number for number: constants, integrators, the order of operations and
 //! the float types of state, observation and reward. Only the random stream of resets is our own (Xoshiro256++), drawn
 //! from the same distributions. Trajectories recorded from Gymnasium are replayed by the tests. Likewise the games of
-//! [`minatar`] are those of the package of that name.
+//! [`minatar`] are those of the package of that name, and the tasks of [`mujoco`], with the feature of that name, Gymnasium's.
 //!
 //! To add an environment, write its file (a type that implements [`Env`]), name it with a `mod` line below, and give it a
 //! line in the list of `registry.rs`.

@@ -1,7 +1,7 @@
 //! Environments shared out to threads: the same numbers with any number of them, and a clean end when one fails.
 
 use rl_envs::{
-    Action, Actions, CartPole, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space, VecEnv, specs,
+    Action, Actions, CartPole, Env, EnvError, EnvSpec, Obs, ObsMut, Outcome, Scene, Space, VecEnv, listings,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,7 +91,9 @@ fn trace(id: &str, threads: usize) -> (Vec<Vec<u32>>, Vec<Outcome>, Vec<u8>) {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let _alone = alone();
-    for spec in specs() {
+    // Those of features take longer and have tests of their own.
+    for spec in listings().into_iter().filter(|listing| listing.feature.is_none()).map(|listing| listing.spec)
+    {
         let alone = trace(&spec.id, 1);
         for threads in [2, 3, 5, 64] {
             assert!(trace(&spec.id, threads) == alone, "{} on {threads} threads", spec.id);
@@ -127,11 +129,13 @@ fn a_saved_state_goes_on_with_another_number_of_threads() {
 #[test]
 fn a_step_allocates_nothing() {
     let _alone = alone();
-    for spec in specs() {
+    for listing in listings().into_iter().filter(|listing| listing.built_in) {
+        let spec = listing.spec;
+        let steps = if listing.feature.is_none() { 600 } else { 60 };
         for threads in [1, 3] {
             let mut envs = VecEnv::make(&spec.id, 8).unwrap().with_threads(threads).unwrap();
             envs.reset(5).unwrap();
-            let chosen: Vec<Chosen> = (0..600).map(|t| Chosen::new(&spec, 8, t)).collect();
+            let chosen: Vec<Chosen> = (0..steps).map(|t| Chosen::new(&spec, 8, t)).collect();
             envs.step(chosen[0].actions()).unwrap();
             // Another thread of the test runner may allocate meanwhile: then the next time is quiet.
             let quiet = (0..20).any(|_| {

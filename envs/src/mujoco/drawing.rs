@@ -133,6 +133,9 @@ fn floor(camera: &Camera, height: f64, color: Rgb, shapes: &mut Vec<Shape>) {
     let [x, y, _] = camera.center;
     let corner = |dx: f64, dy: f64| camera.point([x + dx * FLOOR, y + dy * FLOOR, height]);
     let (left, right) = (corner(-1.0, -1.0), corner(1.0, -1.0));
+    // Lighter than it is, for bodies may have its color.
+    let light = |channel: u8| 128 + channel / 2;
+    let color = Rgb(light(color.0), light(color.1), light(color.2));
     // Down to the lower edge in front, which is all that is seen of it from the side.
     let bottom = left[1].min(0.0) - 1.0;
     let points = vec![[left[0], bottom], [right[0], bottom], corner(1.0, 1.0), corner(-1.0, 1.0)];
