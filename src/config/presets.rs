@@ -12,6 +12,8 @@ const FILES: &[(&str, &str)] = &[
         "configs/ddpg-mountaincar-continuous.toml",
         include_str!("../../configs/ddpg-mountaincar-continuous.toml"),
     ),
+    ("configs/dqn-minatar.toml", include_str!("../../configs/dqn-minatar.toml")),
+    ("configs/dqn-atari.toml", include_str!("../../configs/dqn-atari.toml")),
 ];
 
 /// The presets as (file name, parsed table).
@@ -24,8 +26,12 @@ pub fn presets() -> impl Iterator<Item = (&'static str, Table)> {
     })
 }
 
-/// The preset of `algo` on `env`, if there is one.
+/// The preset of `algo` on `env`, if there is one. One whose env ends in `*` is for all that begin so.
 pub(super) fn preset(algo: &str, env: &str) -> Option<(&'static str, Table)> {
     let is = |table: &Table, key: &str, value: &str| table.get(key).and_then(|v| v.as_str()) == Some(value);
-    presets().find(|(_, table)| is(table, "algo", algo) && is(table, "env", env))
+    let suits = |table: &Table| {
+        let name = table.get("env").and_then(|v| v.as_str()).unwrap_or_default();
+        name == env || name.strip_suffix('*').is_some_and(|beginning| env.starts_with(beginning))
+    };
+    presets().find(|(_, table)| is(table, "algo", algo) && suits(table))
 }
