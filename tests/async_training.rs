@@ -198,6 +198,40 @@ fn what_is_told_of_a_run_counts_from_where_learning_began() {
     assert!(before > 300 && stale < before as f64, "{stale} updates behind, of which {before} were saved");
 }
 
+/// The same account where frames are stored once, in stacks of actors with several environments each.
+#[test]
+fn stacks_of_frames_keep_the_account() {
+    let settings = [
+        "env='MinAtar/Breakout-v1'",
+        "frame_stack=2",
+        "env_steps=3000",
+        "train.num_envs=3",
+        "train.random_steps=100",
+        "train.batch_size=8",
+        "train.train_every=16",
+        "replay.capacity=1000",
+        "replay.n_step=3",
+        "replay.prioritized=true",
+    ];
+    let config = config(&settings);
+    let mut trainer = new(&config);
+    assert!(trainer.replay().as_derived().is_some());
+    for part in 1..=3 {
+        until(&mut trainer, part * 900);
+        check_ratio(&trainer, &config);
+        let state = MemoryState::save(|v| trainer.visit(v)).unwrap();
+        trainer = new(&config);
+        state.load(|v| trainer.visit(v)).unwrap();
+        assert_eq!(
+            state.differences(&MemoryState::save(|v| trainer.visit(v)).unwrap()),
+            Vec::<String>::new()
+        );
+    }
+    until(&mut trainer, 3_000);
+    trainer.finish().unwrap();
+    assert_eq!(trainer.env_steps(), trainer.replay().inserted() + trainer.open_steps());
+}
+
 /// A saved state gives back what was saved, bit for bit, and only while nobody acts.
 #[test]
 fn a_state_is_whole() {

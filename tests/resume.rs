@@ -3,8 +3,8 @@
 mod binary;
 
 use binary::{
-    DDPG, DQN, assert_same_state, best, bytes, latest, metrics, metrics_without_clock, resume, rl_train,
-    state, succeed, text, train,
+    DDPG, DQN, STACKED, assert_same_state, best, bytes, latest, metrics, metrics_without_clock, resume,
+    rl_train, state, succeed, text, train,
 };
 use std::collections::HashMap;
 use std::path::Path;
@@ -105,6 +105,23 @@ fn dqn_stops_more_than_once_at_odd_moments() {
     // Before learning began, with half a batch of n-step transitions open, between two rounds of updates, and off every
     // multiple: three environments never meet 700, and end above it.
     assert_resumes(DQN, 1300, &[1, 97, 301, 304, 700]);
+}
+
+#[test]
+fn stacks_of_frames_go_on_where_they_were() {
+    let (folder, in_mid_episode) = assert_resumes(STACKED, 500, &[1, 61, 302]);
+    assert!(in_mid_episode[2]);
+    let state = state(&latest(&folder.path().join("whole")));
+    assert!(state.keys().any(|name| name == "replay.derived.frames.block.0.frame"), "{:?}", state.keys());
+    // A frame is there once, and 2 x 3 times only in the stacks that are acted on.
+    assert!(state.contains_key("trainer.stacks") && state.contains_key("stream.1.derived.open"));
+    let (folder, _) = assert_resumes(
+        &[STACKED, &["--set=replay.device=learner", "--set=replay.block_rows=5"]].concat(),
+        400,
+        &[151],
+    );
+    let state = binary::state(&latest(&folder.path().join("whole")));
+    assert!(state.contains_key("learner.replay.frames.frame"), "{:?}", state.keys());
 }
 
 #[test]

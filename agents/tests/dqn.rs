@@ -285,6 +285,37 @@ fn networks_of_images_learn() {
     }
 }
 
+/// "auto" looks at images of the two known sizes, and at stacks of them.
+#[test]
+fn the_network_goes_with_the_observations() {
+    let first_layer = |dtype: Dtype, shape: &[usize]| {
+        let action = ActionSpace::Discrete { n: ACTIONS };
+        let spaces = Spaces { obs_dtype: dtype, obs_shape: shape.to_vec(), action };
+        let dqn = algo("dqn").unwrap();
+        let mut agent = dqn.build(dqn.defaults(), &spaces, Rng::seed_from_u64(1), Device::Cpu).unwrap();
+        let obs = Tensor::zeros(
+            [&[2], shape].concat().iter().map(|&n| n as i64).collect::<Vec<_>>(),
+            (if dtype == Dtype::U8 { Kind::Uint8 } else { Kind::Float }, Device::Cpu),
+        );
+        assert_eq!(agent.act(&obs, Mode::Greedy).unwrap().size(), [2]);
+        let state = state(&mut *agent);
+        let shape = |name: &str| match state.get(name) {
+            Some(rl_learn::Piece::Array { shape, .. }) => Some(shape.clone()),
+            _ => None,
+        };
+        shape("online.convolutions.0.weight")
+    };
+    assert_eq!(first_layer(Dtype::U8, &[4, 84, 84]), Some(vec![32, 4, 8, 8]));
+    assert_eq!(first_layer(Dtype::U8, &[4, 1, 84, 84]), Some(vec![32, 4, 8, 8]));
+    assert_eq!(first_layer(Dtype::U8, &[2, 3, 84, 84]), Some(vec![32, 6, 8, 8]));
+    assert_eq!(first_layer(Dtype::U8, &[10, 10, 6]), Some(vec![16, 6, 3, 3]));
+    assert_eq!(first_layer(Dtype::U8, &[3, 10, 10, 4]), Some(vec![16, 12, 3, 3]));
+    // No images, or none of bytes, which alone are scaled rightly.
+    assert_eq!(first_layer(Dtype::F32, &[1, 84, 84]), None);
+    assert_eq!(first_layer(Dtype::F32, &[4]), None);
+    assert_eq!(first_layer(Dtype::F32, &[4, 10]), None);
+}
+
 #[test]
 fn a_network_of_images_says_what_it_cannot_see() {
     let refused = |network, shape| sees(network, Dtype::U8, shape).0.err().unwrap();

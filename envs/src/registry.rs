@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn every_entry_makes_what_it_says() {
-        for (entry, spec) in ENTRIES.iter().zip(specs()) {
+        for (entry, spec) in ENTRIES.iter().filter(|entry| entry.build.is_some()).zip(specs()) {
             assert_eq!(entry.id, spec.id);
             assert_eq!(*make(entry.id).unwrap().spec(), spec);
             assert_eq!(*make_batch(entry.id, 2).unwrap().env(1).spec(), spec);

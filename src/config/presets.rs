@@ -15,6 +15,8 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("configs/ddpg-inverted-pendulum.toml", include_str!("../../configs/ddpg-inverted-pendulum.toml")),
     ("configs/ddpg-halfcheetah.toml", include_str!("../../configs/ddpg-halfcheetah.toml")),
+    ("configs/dqn-minatar.toml", include_str!("../../configs/dqn-minatar.toml")),
+    ("configs/dqn-atari.toml", include_str!("../../configs/dqn-atari.toml")),
 ];
 
 /// The presets as (file name, parsed table).
@@ -27,15 +29,19 @@ pub fn presets() -> impl Iterator<Item = (&'static str, Table)> {
     })
 }
 
-/// The preset of `algo` on `env`, if there is one. Python's environment of a name (`gym:CartPole-v1`) has that of the one here.
+/// The preset of `algo` on `env`, if there is one. One whose env ends in `*` is for all that begin so, and Python's environment of a
+/// name (`gym:CartPole-v1`) has that of the one here.
 pub(super) fn preset(algo: &str, env: &str) -> Option<(&'static str, Table)> {
-    let is = |table: &Table, key: &str, value: &str| table.get(key).and_then(|v| v.as_str()) == Some(value);
-    let of = |env: &str| presets().find(|(_, table)| is(table, "algo", algo) && is(table, "env", env));
-    of(env).or_else(|| {
-        let (preset, mut table) = of(plain_name(env)?)?;
-        table.insert("env".to_string(), env.into());
-        Some((preset, table))
-    })
+    let key =
+        |table: &Table, key: &str| table.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_string();
+    let suits = |pattern: &str, env: &str| {
+        pattern == env || pattern.strip_suffix('*').is_some_and(|beginning| env.starts_with(beginning))
+    };
+    let of =
+        |env: &str| presets().find(|(_, table)| key(table, "algo") == algo && suits(&key(table, "env"), env));
+    let (preset, mut table) = of(env).or_else(|| of(plain_name(env)?))?;
+    table.insert("env".to_string(), env.into());
+    Some((preset, table))
 }
 
 /// The id in `gym:ID`, `gym-vec:ID`, `gym:module:ID` and `gym:ID?key=value`.

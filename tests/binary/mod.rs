@@ -48,6 +48,27 @@ pub const DDPG: &[&str] = &[
     "--set=eval.final_episodes=2",
 ];
 
+/// Settings of a small DQN run on stacks of MinAtar's frames, with prioritized 2-step replay that wraps around.
+pub const STACKED: &[&str] = &[
+    "--algo=dqn",
+    "--env=MinAtar/Breakout-v1",
+    "--set=frame_stack=3",
+    "--set=agent.hidden=[16]",
+    "--set=agent.target_update_every=30",
+    "--set=train.num_envs=2",
+    "--set=train.random_steps=60",
+    "--set=train.train_every=4",
+    "--set=train.batch_size=8",
+    "--set=train.log_every=100",
+    "--set=train.clip_reward=0.5",
+    "--set=replay.n_step=2",
+    "--set=replay.prioritized=true",
+    "--set=replay.capacity=150",
+    "--set=eval.every=200",
+    "--set=eval.episodes=2",
+    "--set=eval.final_episodes=2",
+];
+
 /// The binary, to be run in the folder `at`.
 pub fn rl_train(at: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rl-train"));
