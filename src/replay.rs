@@ -27,7 +27,7 @@ pub struct Buffer {
 #[derive(Clone, Debug)]
 enum Parts {
     /// The buffer; or, where rows go to the learner's device whole, their inlet.
-    Transitions(Transitions),
+    Transitions(Box<Transitions>),
     /// The inlets of a buffer on the learner's device that stores each observation once.
     Inlets { frames: Replay, rows: Replay },
 }
@@ -95,7 +95,7 @@ impl Buffer {
             }
         };
         let bytes = builder.memory_bytes().map_err(refused)?;
-        Ok(Self { parts: Parts::Transitions(builder.build().map_err(refused)?), bytes })
+        Ok(Self { parts: Parts::Transitions(Box::new(builder.build().map_err(refused)?)), bytes })
     }
 
     fn inlets(

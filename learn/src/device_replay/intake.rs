@@ -19,7 +19,7 @@ pub(super) struct Block {
 }
 
 impl DeviceReplay {
-    /// Has rows before `key` not be drawn any more: of a [`FrameStore`], those whose frames are gone.
+    /// Has rows before `key` not be drawn any more: of a [`FrameStore`](super::FrameStore), those whose frames are gone.
     pub fn forget_before(&mut self, key: u64) {
         let live = self.live();
         let key = key.min(live.end);
