@@ -2,7 +2,9 @@
 
 use rand::{RngExt, SeedableRng};
 use rl_agents::algo;
-use rl_learn::{ActionSpace, Agent, Device, Dtype, MemoryState, MiniBatch, Mode, Piece, Rng, Spaces, Tensor};
+use rl_learn::{
+    ActionSpace, Agent, Device, Dtype, Kind, MemoryState, MiniBatch, Mode, Piece, Rng, Spaces, Tensor,
+};
 use serde_json::json;
 
 const OBS: usize = 3;
