@@ -431,7 +431,10 @@ fn ctrl_c_stays_the_programs() {
         return;
     }
     use std::os::unix::process::ExitStatusExt;
-    let output = Command::new(std::env::current_exe().unwrap())
+    // What runs in the background of a script ignores the signal from its birth.
+    let output = Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", "ctrl_c_stays_the_programs"])
         .env(CHILD, "1")
         .output()
