@@ -61,6 +61,14 @@ def variants(env, rl_train, python):
     peer = [python, str(HERE / "peer.py"), "--env", env, "--envs", str(ENVS)]
     threads = [1] if CORES == 1 else [1, CORES]
     made = [(f"rl-envs, {of(n)}", [*ours, "--threads", str(n)]) for n in threads]
+    if env.startswith("MinAtar/"):
+        made += [("MinAtar, plain loop", [*peer, "--peer", "minatar"])]
+        return [Variant(name, command) for name, command in made]
+    if env.startswith("atari:"):
+        # Stepped by ale-py's threads: ours has one way.
+        made = [("rl-envs, as ale-py has threads", ours)]
+        made += [(f"ale-py, AtariVectorEnv, {of(n)}", [*peer, "--peer", "ale", "--threads", str(n)]) for n in threads]
+        return [Variant(name, command) for name, command in made]
     made += [(f"EnvPool, {of(n)}", [*peer, "--peer", "envpool", "--threads", str(n)]) for n in threads]
     # The same Python environments from Rust and from a loop in Python; the first needs a binary built with the feature python.
     bridge = [rl_train, "bench", "env", "--env", f"gym:{env}", "--envs", str(ENVS), "--serve"]
@@ -104,8 +112,8 @@ def table(measured, title, figures, best, show, ratio):
         cells, version = [], ""
         for found in measured.values():
             ours = [best(of) for of in zip(*(figures(v) for v in found if v.name.startswith("rl-envs")))]
-            variant = next(v for v in found if v.name == name)
-            if not variant.rates:
+            variant = next((v for v in found if v.name == name), None)
+            if variant is None or not variant.rates:
                 cells.append("–")
                 continue
             version = variant.version

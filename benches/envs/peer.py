@@ -1,6 +1,6 @@
 """Steps the environments of another library for compare.py, as `rl-train bench env --serve` steps ours.
 
-    python peer.py --peer gymnasium-loop|gymnasium-sync|gymnasium-async|gymnasium-vector|envpool --env ID --envs N --threads T
+    python peer.py --peer gymnasium-loop|gymnasium-sync|gymnasium-async|gymnasium-vector|envpool|minatar|ale --env ID --envs N --threads T
 
 It says `ready VERSION`, or `cannot REASON` and ends. Each line `window SECONDS` makes it step that long under random actions,
 drawn in advance, and answer with environment steps a second and the median duration of a step of all environments in µs. In
@@ -67,6 +67,55 @@ def gymnasium_loop(args):
     return envs, envs.envs[0].action_space, gymnasium.__version__
 
 
+class MinAtar:
+    """The games of the package as they are, without Gymnasium around them, observed after each step and reset when they end."""
+
+    def __init__(self, game, actions, count):
+        from minatar import Environment
+
+        self.envs = [Environment(game) for _ in range(count)]
+        self.actions = self.envs[0].minimal_action_set() if actions == "v1" else list(range(6))
+
+    def reset(self):
+        for env in self.envs:
+            env.reset()
+
+    def step(self, actions):
+        for env, action in zip(self.envs, actions):
+            _, ended = env.act(self.actions[action])
+            env.state()
+            if ended:
+                env.reset()
+
+
+class Numbers:
+    """As many actions."""
+
+    def __init__(self, n):
+        self.n = n
+
+
+def minatar(args):
+    import importlib.metadata
+
+    if not args.env.startswith("MinAtar/"):
+        raise LookupError("MinAtar has no such environment")
+    name, version = args.env.removeprefix("MinAtar/").split("-")
+    game = "".join("_" * (c.isupper() and i > 0) + c.lower() for i, c in enumerate(name))
+    envs = MinAtar(game, version, args.envs)
+    return envs, Numbers(len(envs.actions)), importlib.metadata.version("minatar")
+
+
+def ale(args):
+    import ale_py
+    from ale_py.vector_env import AtariVectorEnv
+
+    if not args.env.startswith("atari:"):
+        raise LookupError("ale-py has no such environment")
+    envs = AtariVectorEnv(game=args.env.removeprefix("atari:").lower(), num_envs=args.envs, stack_num=1, num_threads=args.threads)
+    return envs, envs.single_action_space, ale_py.__version__
+
+
 def envpool(args):
     import envpool as library
 
@@ -82,6 +131,8 @@ PEERS = {
     "gymnasium-async": gymnasium_vector("async"),
     "gymnasium-vector": gymnasium_vector("vector_entry_point"),
     "envpool": envpool,
+    "minatar": minatar,
+    "ale": ale,
 }
 
 
@@ -101,7 +152,7 @@ def main():
         if args.peer == "envpool":
             kind = np.int32 if hasattr(space, "n") else np.float32
             actions = [action.astype(kind) for action in actions]
-        if args.peer == "gymnasium-loop" and hasattr(space, "n"):
+        if args.peer in ("gymnasium-loop", "minatar") and hasattr(space, "n"):
             # Python's integers, which are the faster ones.
             actions = [action.tolist() for action in actions]
         for action in actions:
