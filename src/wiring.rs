@@ -44,6 +44,9 @@ pub fn rng(seed: u64, stream: Stream) -> Rng {
 /// # Errors
 /// [`CommandError::Usage`] with the nearest known name when there is none.
 pub fn env_spec(id: &str) -> Result<EnvSpec> {
+    if id.ends_with('*') {
+        return usage(format!("'{id}' stands for several environments; choose one with --env"));
+    }
     let env = rl_envs::make(id).map_err(|e| CommandError::Usage(e.to_string()))?;
     Ok(env.spec().clone())
 }

@@ -129,6 +129,7 @@ fn keys_and_values_that_are_wrong() {
     ] {
         new_run_refused(&["--algo=dqn", "--env=CartPole-v1", "--device=cpu", "--set", set], &words);
     }
+    new_run_refused(&["--algo=dqn", "--env=MinAtar/*"], &["'MinAtar/*' stands for several", "--env"]);
 }
 
 #[test]
