@@ -104,8 +104,9 @@ impl Buffer {
         action: (rl_learn::Dtype, &[usize]),
         rows: usize,
     ) -> std::result::Result<Self, ReplayError> {
-        // In one step an environment gives the observation that followed, and the first one of its next episode; 64 go to the device at once.
-        let frames = (2 * config.train.num_envs).max(64);
+        // In one step an environment gives the observation that followed, and the first one of its next episode; before the first step, and once
+        // more where a resumed run begins episodes anew, a first observation each. 64 go to the device at once.
+        let frames = (4 * config.train.num_envs).max(64);
         let inlet = |schema, capacity: usize| Replay::builder(schema).capacity(capacity.next_power_of_two());
         let frames = inlet(FrameStore::frame_schema(obs)?, frames);
         let rows = inlet(FrameStore::row_schema(config.frame_stack, action)?, rows);

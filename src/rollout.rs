@@ -159,6 +159,11 @@ impl Rollout {
         Ok(())
     }
 
+    /// The environments whose episode could not be gone on with when they were loaded, and which have begun another.
+    pub fn restarted(&self) -> impl Iterator<Item = usize> {
+        self.envs.restarted().iter().enumerate().filter(|(_, restarted)| **restarted).map(|(env, _)| env)
+    }
+
     /// Steps that became no rows because their episode could not be gone on with after loading, since this was asked last: as if they had not
     /// been made.
     pub fn take_forgotten(&mut self) -> u64 {

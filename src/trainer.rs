@@ -135,7 +135,13 @@ impl Training for Trainer {
         self.rollout.visit_streams(visitor)?;
         scope(visitor, "trainer", |v| {
             self.rollout.visit_envs(v)?;
+            if v.loading() {
+                self.rollout.restarted().for_each(|env| self.agent.begin_episode(env));
+            }
             scalar(v, "env_steps", &mut self.env_steps)?;
+            if v.loading() {
+                self.env_steps -= self.rollout.take_forgotten().min(self.env_steps);
+            }
             self.episodes.visit(v)?;
             self.account.visit(v)
         })

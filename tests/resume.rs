@@ -112,7 +112,7 @@ fn stacks_of_frames_go_on_where_they_were() {
     let (folder, in_mid_episode) = assert_resumes(STACKED, 500, &[1, 61, 302]);
     assert!(in_mid_episode[2]);
     let state = state(&latest(&folder.path().join("whole")));
-    assert!(state.keys().any(|name| name == "replay.derived.frames.block.0.frame"), "{:?}", state.keys());
+    assert!(state.keys().any(|name| name == "replay.derived.frames.rows.0.frame"), "{:?}", state.keys());
     // A frame is there once, and 2 x 3 times only in the stacks that are acted on.
     assert!(state.contains_key("trainer.stacks") && state.contains_key("stream.1.derived.open"));
     let (folder, _) = assert_resumes(

@@ -131,7 +131,11 @@ impl Actor {
     pub fn visit(&mut self, visitor: &mut dyn StateVisitor) -> Result<(), StateError> {
         self.rollout.visit_streams(visitor)?;
         self.rollout.visit_envs(visitor)?;
-        scope(visitor, "policy", |v| self.policy.visit(v))
+        scope(visitor, "policy", |v| self.policy.visit(v))?;
+        if visitor.loading() {
+            self.rollout.restarted().for_each(|env| self.policy.begin_episode(env));
+        }
+        Ok(())
     }
 }
 

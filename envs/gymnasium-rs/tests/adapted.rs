@@ -266,6 +266,15 @@ fn what_is_saved_goes_on_and_nothing_else_is_taken() {
         assert!(got.contains(why), "{got}");
         assert_eq!(other.save(), before);
     }
+    // Actions that the space does not have, which this environment would take: 0 and 1 become 2 and 3.
+    let mut no_actions = 0;
+    for i in 0..saved.len() {
+        let mut changed = saved.clone();
+        changed[i] ^= 2;
+        let refused = other.load(&changed).err().map(|error| error.to_string());
+        no_actions += usize::from(refused.is_some_and(|why| why.contains("do not go together")));
+    }
+    assert!(no_actions > 20, "{no_actions}");
     // Every byte changed: an error, or a state that is one.
     for i in 0..saved.len() {
         let mut changed = saved.clone();

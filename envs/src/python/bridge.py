@@ -125,7 +125,12 @@ def make_many(scheme, name, count):
     if mode != "vector_entry_point":
         # In which no step is lost.
         settings.setdefault("autoreset_mode", "SameStep")
-    return gymnasium.make_vec(name, count, mode, settings, wrap, **kwargs)
+    # Processes that step environments begin with Ctrl-C held back: it ends the training, which then still needs them.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return gymnasium.make_vec(name, count, mode, settings, wrap, **kwargs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def atari(name, kwargs, count):
@@ -161,6 +166,12 @@ def describe(space, role, single_frames):
             )
         with np.errstate(over="ignore"):
             bounds = [np.ascontiguousarray(bound, np.float32).ravel() for bound in (space.low, space.high)]
+        if role == "action":
+            # Rounded to the inside, for actions at a bound lie in the space.
+            low, high = bounds
+            low = np.where(low < space.low.ravel(), np.nextafter(low, np.float32(np.inf)), low)
+            high = np.where(high > space.high.ravel(), np.nextafter(high, np.float32(-np.inf)), high)
+            bounds = [np.ascontiguousarray(bound, np.float32) for bound in (low, high)]
         shape = list(space.shape) or [1]
         if single_frames and len(shape) == 2:
             shape = [1, *shape]

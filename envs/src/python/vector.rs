@@ -407,7 +407,8 @@ impl Env for GymOne {
 
     fn load(&mut self, bytes: &[u8]) -> Result<(), EnvError> {
         self.envs.load(bytes)?;
-        self.phase = Phase::Running;
+        // It has begun a new episode, which nobody was shown: a reset comes first.
+        self.phase = if self.envs.restarted()[0] { Phase::New } else { Phase::Running };
         Ok(())
     }
 

@@ -238,6 +238,8 @@ impl FrameRows {
             FramePadding::Repeat => serial,
             FramePadding::Zero => ZEROS,
         };
+        // Of an episode that was left without an end.
+        self.n_step.clear();
         self.stack.clear();
         self.stack.resize(self.k - 1, before);
         self.stack.push(serial);

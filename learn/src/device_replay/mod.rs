@@ -94,7 +94,7 @@ struct Stacks {
 impl DeviceReplay {
     /// A buffer on `device` of rows that come through `inlet`. `rng` gives the seed of the draws.
     ///
-    /// Memory on the device: the row's bytes, each field filled up to 8, and 8.5 bytes a row for priorities.
+    /// Memory on the device: the row's bytes, each field filled up to 8, and 8.5 to 16 bytes a row for priorities, 16 up to 20,000 rows.
     ///
     /// # Errors
     /// [`DeviceReplayError::Setting`]; [`DeviceReplayError::Tch`] when the memory cannot be had.
@@ -250,8 +250,7 @@ impl DeviceReplay {
     pub fn memory_bytes(&self) -> usize {
         let priorities = match &self.choice {
             Choice::Uniform { .. } => 0,
-            // See `new`.
-            Choice::Proportional(_) => self.capacity() * 17 / 2,
+            Choice::Proportional(p) => p.sums.bytes(),
         };
         let frames = self.stacks.as_ref().map_or(0, |stacks| stacks.store.memory_bytes());
         self.storage.numel() * size_of::<i64>() + priorities + frames

@@ -22,6 +22,11 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// What the tree takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<f64>() * (self.prefix.numel() + self.levels.iter().map(Tensor::numel).sum::<usize>())
+    }
+
     /// `leaves` weights, all 0, in a tree of `height` levels, at least 1.
     pub(super) fn new(leaves: usize, height: u32, device: Device) -> Self {
         let leaves = leaves as i64;
