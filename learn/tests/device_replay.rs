@@ -419,6 +419,27 @@ impl Stacked {
     }
 }
 
+/// As after resuming with environments that cannot be saved: no row leads from the one episode to the other.
+#[test]
+fn an_episode_that_is_left_without_an_end_leaves_no_open_steps() {
+    let mut buffer = Stacked::new();
+    let action = 0i64;
+    let step = |frame: &'static [u8; 2]| FrameStep {
+        action: bytemuck::bytes_of(&action),
+        reward: 1.0,
+        next_frame: frame,
+        terminated: false,
+        truncated: false,
+    };
+    buffer.stream.begin(&[1; 2]).unwrap();
+    buffer.stream.step(step(&[2; 2])).unwrap();
+    assert_eq!((buffer.stream.open_steps(), buffer.rows.inserted()), (1, 0));
+    buffer.stream.begin(&[3; 2]).unwrap();
+    assert_eq!(buffer.stream.open_steps(), 0);
+    buffer.stream.step(step(&[4; 2])).unwrap();
+    assert_eq!((buffer.stream.open_steps(), buffer.rows.inserted()), (1, 0));
+}
+
 #[test]
 fn stacks_go_on_from_a_saved_buffer() {
     let (mut whole, mut rng) = (Stacked::new(), Rng::seed_from_u64(4));
