@@ -7,8 +7,7 @@ use rl_envs::{
 
 #[test]
 fn every_environment_here_conforms() {
-    // Those of features are slower and have tests of their own.
-    let own = listings().into_iter().filter(|listing| listing.feature.is_none());
+    let own = listings().into_iter().filter(|listing| listing.built_in);
     for spec in own.map(|listing| listing.spec) {
         let mut env = make(&spec.id).unwrap();
         check(&mut *env, 100_000, 1).unwrap_or_else(|e| panic!("{e}"));

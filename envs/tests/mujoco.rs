@@ -6,9 +6,7 @@ use rl_envs::mujoco::{
     Ant, HalfCheetah, Hopper, Humanoid, InvertedDoublePendulum, InvertedPendulum, Mujoco, Pusher, Reacher,
     Swimmer, Task, Walker2d,
 };
-use rl_envs::{
-    Action, Actions, Env, EnvError, ObsMut, Outcome, Shape, Space, TimeLimit, VecEnv, check, make,
-};
+use rl_envs::{Action, Actions, Env, EnvError, ObsMut, Outcome, Shape, Space, TimeLimit, VecEnv, make};
 use serde_json::Value;
 
 const IDS: [&str; 10] = [
@@ -225,23 +223,6 @@ fn bytes_of_another_kind_are_refused_and_change_nothing() {
 }
 
 /// 2,000 steps of each here; `every_environment_conforms_for_long` takes the 100,000.
-#[test]
-fn every_environment_conforms() {
-    for id in IDS {
-        check(&mut *make(id).unwrap(), 2_000, 1).unwrap_or_else(|e| panic!("{e}"));
-    }
-}
-
-#[test]
-#[ignore = "takes minutes: cargo test --release -p rl-envs --features mujoco --test mujoco -- --ignored"]
-fn every_environment_conforms_for_long() {
-    for id in IDS {
-        let begin = std::time::Instant::now();
-        check(&mut *make(id).unwrap(), 100_000, 1).unwrap_or_else(|e| panic!("{e}"));
-        println!("{id}: 100,000 steps in {:.1} s", begin.elapsed().as_secs_f64());
-    }
-}
-
 #[test]
 fn a_vector_environment_is_the_same_with_any_number_of_threads() {
     for id in IDS {
